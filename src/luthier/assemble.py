@@ -1,0 +1,132 @@
+"""From a recipe to the parts of its run: data, model, objective, method, plan."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.core import cache, kinds
+from luthier.core.contracts import Method, Objective
+from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
+from luthier.core.records import Conversation, Record, Text
+from luthier.data.prepare import Encoded, Part, encode, read_parts
+from luthier.data.template import TokenizerCodec
+from luthier.models.load import Loaded, from_scratch, load, locate, tokenizer_at
+from luthier.models.tokenizer import train_tokenizer
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Parts:
+    """Everything a run is made of, before anything is trained.
+
+    Attributes:
+        recipe: the resolved recipe.
+        objective: what is optimised.
+        method: which parameters are trained.
+        loaded: model and tokenizer.
+        codec: the one path from turns to tokens.
+        train: training records and examples.
+        validation: held-out ones, or ``None``.
+    """
+
+    recipe: Recipe
+    objective: Objective
+    method: Method
+    loaded: Loaded
+    codec: TokenizerCodec
+    train: tuple[Part, Encoded]
+    validation: tuple[Part, Encoded] | None
+
+
+def assemble(recipe: Recipe, say: Say) -> Parts:
+    """Reads the data, loads the model, encodes the examples.
+
+    Raises:
+        UserError: whatever of the three is wrong, with its place and cure.
+    """
+    objective: Objective = kinds.build("objectives", recipe.objective)
+    method: Method = kinds.build("methods", recipe.method)
+    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
+    loaded = load_model(recipe, parts[0], say)
+    codec = make_codec(recipe, loaded)
+    for line in (*loaded.said, *codec.said):
+        say(line)
+    train, held = (
+        (part, encode(part, recipe.data, objective, codec)) if part else None for part in parts
+    )
+    assert train is not None
+    for name, pair in (("train", train), ("validation", held)):
+        if pair is not None:
+            say(describe(name, pair[1].counts))
+    return Parts(recipe, objective, method, loaded, codec, train, held)
+
+
+def load_model(recipe: Recipe, part: Part | None, say: Say) -> Loaded:
+    """The recipe's model, pretrained or from scratch (with a tokenizer from ``part``'s text)."""
+    if recipe.model.architecture is None:
+        return load(recipe.model)
+    tokenizer = scratch_tokenizer(recipe.model, part, say)
+    return from_scratch(recipe.model, tokenizer, recipe.training.seed)
+
+
+def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
+    """The tokenizer of a model from scratch: one that exists, or one trained on the run's text."""
+    from transformers import AutoTokenizer
+
+    if isinstance(spec.tokenizer, str):
+        return tokenizer_at(locate(spec.tokenizer, weights=False))
+    settings = spec.tokenizer or TokenizerSpec()
+    assert part is not None
+    folder = cache.place("tokenizers", cache.key(part.fingerprint, settings.model_dump()))
+    if not (folder / "tokenizer.json").is_file():
+        say(f"training a tokenizer of {settings.vocab_size:,} tokens on the training text")
+        records = list(part.records)
+        random.Random(0).shuffle(records)
+        texts = (text for record in records[: settings.sample] for text in texts_of(record))
+        train_tokenizer(texts, settings.vocab_size).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def texts_of(record: Record) -> list[str]:
+    """The texts of a record, for a tokenizer to learn from."""
+    if isinstance(record, Text):
+        return [record.text]
+    if isinstance(record, Conversation):
+        return [turn.content for turn in record.turns]
+    return []
+
+
+def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
+    """The codec of a recipe: its template, its bound on lengths."""
+    limit = loaded.context
+    if recipe.data.max_length is not None:
+        limit = min(limit, recipe.data.max_length)
+    return TokenizerCodec(
+        loaded.tokenizer,
+        template=recipe.data.template,
+        system=recipe.data.system,
+        max_length=limit,
+    )
+
+
+def describe(name: str, counts: dict[str, Any]) -> str:
+    """One line on a side of the data, whatever was cut named."""
+    line = (
+        f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
+        f"{counts['tokens']:,} tokens, {counts['targets']:,} of them learned"
+    )
+    cut = counts["cut"]
+    if cut["windows"]:
+        line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"
+    if cut["tokens"] or cut["dropped"]:
+        line += (
+            f"; {cut['tokens']:,} tokens cut away ({cut['targets']:,} learned ones), "
+            f"{cut['dropped']:,} examples dropped"
+        )
+    if counts["skipped"]:
+        line += f"; {counts['skipped']:,} rows skipped"
+    return line

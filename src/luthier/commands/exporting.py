@@ -1,0 +1,44 @@
+"""``export``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", hidden=True)],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="What to make: merged.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Where; must not exist yet.", show_default="RUN-TARGET"
+        ),
+    ] = None,
+) -> None:
+    """Write a run's model in another shape, proved to be the same.
+
+    merged: full float32 weights that load with plain transformers. Golden prompts are computed by
+    the run's own model and by the export; where their logits differ by more than 1e-4 the export
+    is refused and nothing is left behind.
+    """
+    from luthier.commands import screen
+    from luthier.export import export as write
+    from luthier.quiet import hushed
+
+    with hushed():
+        found = write(run, to, output)
+    made = screen.console()
+    made.print()
+    screen.pairs(
+        made,
+        [
+            ("export", str(found.folder)),
+            (
+                "difference",
+                f"{found.difference:.1e} at most, in logits on {found.prompts} golden prompts "
+                f"({found.tolerance:.0e} is allowed)",
+            ),
+        ],
+    )

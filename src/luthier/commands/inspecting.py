@@ -1,0 +1,215 @@
+"""``inspect``: a recipe in the light, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from luthier.commands.training import Overrides, RecipeName, needed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import BaseModel
+    from rich.console import Console
+    from rich.text import Text
+
+    from luthier.core.errors import Fault
+    from luthier.core.recipe import Recipe
+    from luthier.inspection import Inspection, Survey
+
+#: Faults of one sort named before the others are counted.
+_NAMED = 5
+
+
+def inspect(
+    recipe: RecipeName = None,
+    overrides: Overrides = None,
+    rows: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Examples to show.", show_default=True)
+    ] = 3,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Measure every row, however many there are.")
+    ] = False,
+) -> None:
+    """Show what a recipe would do, without training.
+
+    RECIPE is a file or a ready recipe's name, KEY=VALUE changes it, as training.epochs=5.
+
+    Data, lengths, what would be cut, parameters, memory, steps. Nothing is trained and no weight is loaded. What training would refuse is counted and named.
+    """
+    path, words = needed(recipe, overrides)
+
+    from luthier.commands import screen
+    from luthier.core import recipe as recipes
+    from luthier.inspection import inspect as look
+    from luthier.quiet import hushed
+
+    made = screen.console()
+    loaded = recipes.load(path, words)
+    made.print("Recipe", style="bold")
+    for line in _resolved(loaded):
+        made.print(line, soft_wrap=True)
+    with hushed():
+        found = look(loaded, rows=rows, everything=everything)
+    for number, one in enumerate(found, start=1):
+        if loaded.stages:
+            screen.heading(made, f"Stage {number} of {len(found)}: {one.recipe.objective.kind}")
+        _show(made, one)
+    _verdict(made, found, [str(path), *words])
+
+
+def _show(made: Console, one: Inspection) -> None:
+    from luthier.commands import screen
+    from luthier.commands.lengths import histogram
+
+    screen.heading(made, "Data")
+    for line in one.said:
+        screen.paragraph(made, line)
+    sides = [("train", one.train)]
+    if one.validation is not None:
+        sides.append(("validation", one.validation))
+    screen.pairs(made, [(name, _counts(side)) for name, side in sides])
+    _show_examples(made, one)
+    limit = one.codec.max_length
+    screen.heading(made, f"Lengths in tokens; {limit:,} fit")
+    for line in histogram(one.train.lengths, limit):
+        made.print(f"  {line}" if line else "", soft_wrap=True)
+    for name, side in sides:
+        for line in _cuts(name, side, one.policy, limit):
+            screen.paragraph(made, line)
+    screen.heading(made, "Training")
+    screen.pairs(made, list(_training(one)))
+
+
+def _show_examples(made: Console, one: Inspection) -> None:
+    from rich.text import Text
+
+    from luthier.commands import screen
+    from luthier.commands.tokens import painted
+
+    if not one.train.shown:
+        return
+    colours = screen.colourful(made)
+    how = "what is learned is green" if colours else "what is learned stands in [[ ]]"
+    screen.heading(made, f"Examples; {how}")
+    for number, example in enumerate(one.train.shown):
+        if number:
+            made.print()
+        learned = sum(len(table["token"]) for table in example.targets.values())
+        made.print(
+            f"  {example.origin}: {example.size:,} tokens, {learned:,} learned", style="dim"
+        )
+        for text in painted(example, one.codec, colours):
+            for line in text.wrap(made, made.width - 4, tab_size=4):
+                line.rstrip()
+                made.print(Text("    ").append_text(line), soft_wrap=True)
+
+
+def _counts(side: Survey) -> str:
+    line = f"{side.records:,} rows"
+    if side.looked < side.records:
+        line += f"; of {side.looked:,} drawn evenly:"
+    else:
+        line += ","
+    total = int(side.lengths.sum())
+    return f"{line} {len(side.lengths):,} examples, {total:,} tokens, {side.targets:,} of them learned"
+
+
+def _cuts(name: str, side: Survey, policy: str, limit: int) -> Iterator[str]:
+    """What the recipe's choice for overlong examples costs, in words."""
+    cut = side.cut
+    over = int((side.lengths > limit).sum())
+    if not over:
+        yield f"{name}: nothing is too long"
+    elif side.overlong:
+        yield f"{name}: {over:,} too long, and training would refuse them (data.overlong)"
+    elif cut.windows:
+        yield (
+            f"{name}: {cut.examples:,} long documents are divided into {cut.windows:,} windows; "
+            "nothing is lost" + (f" but {cut.tokens:,} tokens" if cut.tokens else "")
+        )
+    if cut.dropped or (cut.tokens and not cut.windows):
+        yield (
+            f"{name}: {cut.examples:,} shortened ({policy}), {cut.dropped:,} dropped: "
+            f"{cut.tokens:,} tokens cut away, {cut.targets:,} of them learned"
+        )
+
+
+def _training(one: Inspection) -> Iterator[tuple[str, str]]:
+    from luthier.core.errors import UserError
+    from luthier.core.words import size
+
+    share = one.trainable / max(1, one.total)
+    yield "trainable", f"{one.trainable:,} of {one.total:,} ({100 * share:.2f} %)"
+    steps, epoch = one.steps
+    spec = one.recipe.training
+    about = "about " if one.train.looked < one.train.records else ""
+    yield (
+        "steps",
+        f"{about}{steps:,} of {spec.batch_size} examples, {epoch:,} an epoch; learning rate "
+        f"{one.rate:g}, {spec.schedule}",
+    )
+    yield "arithmetic", f"{one.precision[0]} on {one.device} ({one.precision[1]})"
+    if isinstance(one.plan, UserError):
+        yield "memory", str(one.plan.faults[0].message)
+        return
+    plan = one.plan
+    activations = plan.per_token * plan.token_budget
+    yield (
+        "memory",
+        f"about {size(plan.peak())} of {size(plan.free)} free: weights {size(plan.weights)}, "
+        f"gradients and optimizer {size(plan.training)}, activations {size(activations)} "
+        f"for {plan.token_budget:,} tokens at once",
+    )
+
+
+def _verdict(made: Console, found: Sequence[Inspection], words: list[str]) -> None:
+    """What training would say first: that it begins, or what it refuses."""
+    from luthier.commands import screen
+    from luthier.core.errors import Fault
+
+    made.print()
+    refusals = [fault for one in found for fault in one.refusals]
+    if not refusals:
+        made.print("Nothing is refused; to begin:", style="green")
+        made.print(f"  luthier train {' '.join(words)}", soft_wrap=True)
+        return
+    made.print("Training would refuse this:", style="bold red")
+    sorts: dict[tuple[str, str], list[Fault]] = {}
+    for fault in refusals:
+        sorts.setdefault((fault.code, fault.cure), []).append(fault)
+    for (_, cure), faults in sorts.items():
+        for fault in faults[:_NAMED]:
+            screen.paragraph(made, screen.placed(fault))
+        if len(faults) > _NAMED:
+            screen.paragraph(made, f"… and {len(faults) - _NAMED:,} more like these")
+        if cure:
+            screen.paragraph(made, f"cure: {cure}", indent=4, style="dim")
+
+
+def _resolved(recipe: Recipe) -> Iterator[Text]:
+    """The recipe as YAML, lists on one line, what was not given dim."""
+    yield from _mapping(recipe.resolved(), recipe, "  ")
+
+
+def _mapping(plain: Mapping[str, Any], model: BaseModel | None, indent: str) -> Iterator[Text]:
+    from pydantic import BaseModel
+    from rich.text import Text
+
+    for key, value in plain.items():
+        given = model is None or key in model.model_fields_set
+        inner = getattr(model, key, None)
+        if isinstance(value, dict) and value and isinstance(inner, BaseModel):
+            yield Text(f"{indent}{key}:", style="" if given else "dim")
+            yield from _mapping(value, inner, indent + "  ")
+        else:
+            yield Text(f"{indent}{key}: {_flow(value)}", style="" if given else "dim")
+
+
+def _flow(value: Any) -> str:
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.strip().removesuffix("\n...").strip()

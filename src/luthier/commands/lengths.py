@@ -1,0 +1,72 @@
+"""A distribution of lengths as a few lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_BINS, _WIDTH = 8, 40
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def histogram(lengths: npt.NDArray[np.int64], limit: int) -> Iterator[str]:
+    """Bars, percentiles, and how many pass the limit.
+
+    Args:
+        lengths: ascending.
+        limit: tokens that fit.
+    """
+    import numpy as np
+
+    if not len(lengths):
+        yield "(no example could be made)"
+        return
+    # One document of a million tokens must not squeeze all others into the first bar.
+    step = nice(float(np.quantile(lengths, 0.99)) / _BINS)
+    counts = [int(((lengths > i * step) & (lengths <= (i + 1) * step)).sum()) for i in range(_BINS)]
+    beyond = int((lengths > _BINS * step).sum())
+    while counts and not counts[-1] and not beyond:
+        counts.pop()
+    labels = [f"{i * step + 1:,} to {(i + 1) * step:,}" for i in range(len(counts))]
+    if beyond:
+        labels.append(f"above {_BINS * step:,}")
+        counts.append(beyond)
+    wide = max(map(len, labels))
+    most = max(counts)
+    for label, count in zip(labels, counts, strict=True):
+        yield f"{label:>{wide}}  {bar(count / most, _WIDTH)} {count:,}"
+    yield ""
+    median, most_of_them = np.quantile(lengths, [0.5, 0.9], method="inverted_cdf")
+    yield (
+        f"half have at most {median:,}, nine in ten at most {most_of_them:,}, the longest has "
+        f"{lengths[-1]:,}"
+    )
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of ``share`` of ``width`` columns, in eighths of one; never nothing for something.
+
+    >>> bar(0.5, 4), bar(0.001, 4), bar(0.0, 4)
+    ('██', '▏', '')
+    """
+    eighths = max(round(share * width * 8), 1 if share > 0 else 0)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + _EIGHTHS[rest].strip()
+
+
+def nice(step: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50 …
+
+    >>> [nice(x) for x in (0.3, 1.5, 3, 12, 51)]
+    [1, 2, 5, 20, 100]
+    """
+    scale = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * scale >= step:
+                return factor * scale
+        scale *= 10

@@ -1,0 +1,35 @@
+"""``recipe schema`` and ``recipe check``."""
+
+from __future__ import annotations
+
+import typer
+
+from luthier.commands.training import Overrides, RecipeName, needed
+
+app = typer.Typer(
+    help="Check a recipe, or print the JSON Schema of all.", no_args_is_help=True
+)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema that editors check recipes with."""
+    import json
+
+    from luthier.commands import screen
+    from luthier.core import recipe
+
+    screen.answer_only(json.dumps(recipe.schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def check(recipe: RecipeName = None, overrides: Overrides = None) -> None:
+    """Validate a recipe and print it with every default written out."""
+    path, words = needed(recipe, overrides)
+
+    from luthier.commands import screen
+    from luthier.core import recipe as recipes
+
+    found = recipes.load(path, words)
+    screen.answer_only(found.to_yaml().rstrip("\n"))
+    screen.notice(f"{path} is valid")

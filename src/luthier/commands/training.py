@@ -1,0 +1,107 @@
+"""``train`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+#: What a stopped run exits with: it kept a checkpoint and can be continued.
+STOPPED = 3
+
+RecipeName = Annotated[
+    str | None, typer.Argument(metavar="RECIPE", hidden=True, show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", hidden=True, show_default=False)
+]
+
+
+def chosen(recipe: str | None, overrides: list[str] | None) -> tuple[Path | None, list[str]]:
+    """The recipe's file and the overrides; a first word with ``=`` is an override.
+
+    Raises:
+        RecipeError: no such recipe.
+    """
+    from luthier.ready import find_recipe
+
+    words = list(overrides or ())
+    if recipe is None or ("=" in recipe and not Path(recipe).exists()):
+        return None, [*([] if recipe is None else [recipe]), *words]
+    return find_recipe(recipe), words
+
+
+def needed(recipe: str | None, overrides: list[str] | None) -> tuple[Path, list[str]]:
+    """The same where there must be a recipe.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    from luthier.core.errors import RecipeError
+
+    path, words = chosen(recipe, overrides)
+    if path is None:
+        raise RecipeError(
+            "no recipe given", cure="name a file, or one of `luthier list recipes`", code="usage"
+        )
+    return path, words
+
+
+def train(
+    recipe: RecipeName = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Continue an unfinished run; it brings its recipe."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train what a recipe describes, and measure before and after.
+
+    RECIPE is a file or a ready recipe's name, KEY=VALUE changes it, as training.epochs=5.
+
+    Exit status: 0 finished; 2 the recipe is wrong; 1 another error; 3 stopped by a signal, with a
+    checkpoint kept.
+    """
+    choose = needed if resume is None else chosen
+    path, words = choose(recipe, overrides)
+
+    import luthier
+    from luthier.commands import screen
+    from luthier.quiet import hushed
+
+    with hushed():
+        run = luthier.train(path, words, resume=resume, quiet=quiet)
+    if not run.finished:
+        raise typer.Exit(STOPPED)
+    if not quiet:
+        made = screen.console()
+        made.print()
+        rows = [("talk to it", f"luthier chat {run.path}")]
+        if run.folder.report.is_file():
+            rows.insert(0, ("report", str(run.folder.report)))
+        screen.pairs(made, rows)
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", hidden=True)],
+) -> None:
+    """Measure a finished run again.
+
+    Before and after, on the same held-out rows; its report is written anew.
+    """
+    import luthier
+    from luthier.commands import screen
+    from luthier.core.rundir import open_run
+    from luthier.quiet import hushed
+
+    folder = open_run(run)
+    with hushed():
+        figures = luthier.evaluate(run)
+    made = screen.console()
+    made.print()
+    if not figures:
+        made.print("no rows were held out, so there is nothing to measure on")
+    if folder.report.is_file():
+        screen.pairs(made, [("report", str(folder.report))])

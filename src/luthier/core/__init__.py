@@ -1,0 +1,1 @@
+"""What every part shares: records, contracts, the recipe, the run folder, errors."""

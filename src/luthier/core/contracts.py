@@ -1,0 +1,327 @@
+"""The seams: what an objective, a method, a metric, a reward, a codec and a generator promise.
+
+A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: sft``). The module
+defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
+(``Objective``, ``Method``, ``Metric``, ``Format``, ``Reward``) that is built from it.
+
+Shapes as in :mod:`luthier.core.records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from luthier.core.records import Batch, Example, Record, Row, Scored, Turn
+from luthier.core.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class KindConfig(Settings):
+    """Base of every kind's configuration: frozen, unknown keys refused.
+
+    A subclass gives ``kind`` its module's name as a default and leaves it a ``str``: a user's own
+    module goes by its import path.
+    """
+
+    kind: str
+    """The module's name, or a user's own module by import path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head that an objective needs on the trunk.
+
+    Attributes:
+        kind: ``lm``, ``classification``, ``token_classification`` or ``value``.
+        classes: number of outputs, for the classification heads.
+        pooling: how a whole segment becomes one vector (``mean``, ``first``, ``last``); ``None``
+            lets the kind of model decide.
+    """
+
+    kind: str
+    classes: int | None = None
+    pooling: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of tokens of a rendered conversation.
+
+    Attributes:
+        tokens: token ids, in context.
+        turn: index of the turn that the text belongs to, ``None`` for what the template adds
+            between turns.
+        answer: whether the run is an assistant's text and its end-of-turn token, which is what
+            can be learned.
+    """
+
+    tokens: tuple[int, ...]
+    turn: int | None
+    answer: bool
+
+
+class Codec(Protocol):
+    """Text to tokens and back: the one path, for training and for generation alike."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens the model can attend to (its context), or the recipe's smaller bound."""
+        ...
+
+    def document(self, text: str) -> list[int]:
+        """A raw document, between the separators that the model was pretrained with."""
+        ...
+
+    def dialogue(self, turns: Sequence[Turn]) -> list[Piece]:
+        """A conversation in the model's template, as runs whose tokens concatenate to it."""
+        ...
+
+    def last_turn(self, turns: Sequence[Turn]) -> list[Piece]:
+        """The same, with only the last assistant turn marked as an answer.
+
+        Serves templates that rewrite earlier turns as well.
+        """
+        ...
+
+    def prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Turns up to where the assistant begins to speak."""
+        ...
+
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Tokens to text; special tokens are left out unless asked for."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A trunk with its heads, as objectives see it; layouts and adapters stay behind it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The torch module."""
+        ...
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Last hidden states ``[N, H]`` of the batch's tokens, in logical order."""
+        ...
+
+    def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Weighted sum of the ``lm`` table's negative log-likelihoods, a scalar, in nats."""
+        ...
+
+    def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Each ``lm`` target's log-probability ``[R]``, and whether it was the likeliest token.
+
+        Differentiable in the first; the second is ``[R]`` booleans.
+        """
+        ...
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """The language-model head on chosen hidden states: ``[R, H] -> [R, V]``."""
+        ...
+
+
+class Models(Protocol):
+    """The models of a run: the one that learns, its reference, its companions."""
+
+    @property
+    def policy(self) -> LanguageModel:
+        """The model being trained."""
+        ...
+
+    @property
+    def companions(self) -> Mapping[str, LanguageModel]:
+        """Teacher, reward or value models that the objective's config declared."""
+        ...
+
+    def reference(self) -> AbstractContextManager[LanguageModel]:
+        """The policy as it was at this run's step 0, without gradients."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What is optimised: records to examples, a batch to loss terms.
+
+    No objective divides: losses are sums, :meth:`weights` says by what the engine divides once
+    the totals over all micro-batches and ranks are known.
+    """
+
+    records: ClassVar[tuple[type[Record], ...]]
+    metrics: ClassVar[tuple[str, ...]]
+    #: What becomes of an example longer than the context unless the recipe says otherwise:
+    #: ``window`` (consecutive windows, nothing lost) or ``refuse``.
+    overlong: ClassVar[str]
+    #: Whether the loss asks for ``models.reference()``, which is then kept at step 0.
+    needs_reference: ClassVar[bool]
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that the loss reads."""
+        ...
+
+    def encode(self, record: Record, codec: Codec) -> Example:
+        """A record in tokens and targets.
+
+        Raises:
+            UserError: where the record cannot be understood under this objective.
+        """
+        ...
+
+    def arrange(self, examples: Sequence[Example], rng: np.random.Generator) -> Sequence[Example]:
+        """What changes every epoch (masks, pairings); ``rng`` is keyed by (seed, epoch, step)."""
+        ...
+
+    def weights(self, batch: Batch) -> dict[str, float]:
+        """Each term's weight in this batch, known before any forward pass."""
+        ...
+
+    def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
+        """Each term's sum over this batch: scalars under the names that ``weights`` gives."""
+        ...
+
+
+@runtime_checkable
+class StepStatistics(Protocol):
+    """An objective whose loss needs a figure of the whole step (KTO's KL baseline)."""
+
+    def statistics(self, models: Models, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Sums over these batches, without gradient.
+
+        The engine adds over ranks and puts the totals into every batch's targets as table
+        ``step``.
+        """
+        ...
+
+
+class Generator(Protocol):
+    """Batched sampling from a language model."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Any) -> list[list[int]]:
+        """New tokens after each prompt, the end-of-turn token left out."""
+        ...
+
+    def stream(self, prompt: Sequence[int], sampling: Any) -> Iterator[str]:
+        """Text of one answer as it is sampled."""
+        ...
+
+
+@runtime_checkable
+class OnlineObjective(Objective, Protocol):
+    """An objective that samples before it learns; ``batch_size`` then counts prompts."""
+
+    inner_epochs: int
+
+    def collect(
+        self,
+        models: Models,
+        generator: Generator,
+        rewards: Mapping[str, Reward],
+        records: Sequence[Record],
+    ) -> Sequence[Example]:
+        """Sampled answers as children of their prompts.
+
+        Rewards, old and reference log-probabilities, values and advantages are target columns.
+        """
+        ...
+
+
+class Method(Protocol):
+    """Which parameters are trained, and how."""
+
+    #: The peak learning rate that ``learning_rate: auto`` takes.
+    default_rate: ClassVar[float]
+
+    def supports(self, objective: Objective) -> str | None:
+        """Why this pairing makes no sense, or ``None`` where it does."""
+        ...
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model with exactly this method's parameters trainable."""
+        ...
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Optimizer groups: ``params``, ``names``, and ``rate``, a factor on the learning rate."""
+        ...
+
+    def frozen_depth(self, model: nn.Module) -> int:
+        """How many bottom layers never change: the trunk whose activations can be cached."""
+        ...
+
+    def keep_start(self, model: nn.Module) -> None:
+        """Called at step 0 where an objective needs :meth:`reference`; keeps what it needs."""
+        ...
+
+    def reference(self, model: nn.Module) -> AbstractContextManager[None]:
+        """While open, the model computes what it computed at step 0 of this run."""
+        ...
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """What was trained, in the field's own format, safetensors only."""
+        ...
+
+    def load(self, model: nn.Module, folder: Path) -> nn.Module:
+        """The inverse of :meth:`save` on a freshly loaded base model."""
+        ...
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """A plain model that computes the same; refused where that has no meaning."""
+        ...
+
+
+class Metric(Protocol):
+    """A figure over examples, kept as rows that can be summed, so that a bootstrap can resample.
+
+    Every name in :attr:`names` is a function of the column sums of its rows: a mean is
+    ``[score, 1]``, perplexity ``[nll, tokens]``, corpus BLEU its n-gram counts.
+    """
+
+    needs: ClassVar[frozenset[str]]
+    names: ClassVar[tuple[str, ...]]
+    higher_is_better: ClassVar[bool]
+
+    def update(self, scored: Scored) -> None:
+        """Adds one example."""
+        ...
+
+    def rows(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Per name, ``[examples, k]`` summable figures in the order of the updates."""
+        ...
+
+    def reduce(self, name: str, totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Column sums ``[..., k]`` to values ``[...]``."""
+        ...
+
+
+class Format(Protocol):
+    """Rows to records of one kind."""
+
+    records: ClassVar[tuple[type[Record], ...]]
+
+    def recognise(self, fields: Mapping[str, Any]) -> str | None:
+        """What it recognised in a row, said in words, or ``None`` where it is another format's."""
+        ...
+
+    def read(self, row: Row) -> Record:
+        """The record of a row.
+
+        Raises:
+            DataError: a missing, null or wrongly typed column.
+        """
+        ...
+
+
+class Reward(Protocol):
+    """Scores answers: a rule, a model, a judge."""
+
+    def score(self, prompts: Sequence[Sequence[Turn]], answers: Sequence[str]) -> list[float]:
+        """One number an answer; more is better."""
+        ...

@@ -1,0 +1,283 @@
+"""The parts of a recipe, each a mapping in the file: model, data, training, evaluation."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
+
+from luthier.core import kinds
+from luthier.core.contracts import KindConfig
+from luthier.core.recipe_values import SOURCES, comparable, name_source
+from luthier.core.settings import RefusalError, Settings
+
+_SHARE: JsonValue = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+_SOURCES: list[JsonValue] = [
+    {"type": "string", "minLength": 1},
+    {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+    {"type": "array", "minItems": 1, "items": {"type": "object"}},
+]
+#: What a recipe that was written to a run folder says of rows that no file holds.
+_IN_MEMORY = re.compile(r"<(\d+ )?rows in memory>")
+
+
+def _kind(folder: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: kinds.config(folder, value))
+
+
+ObjectiveConfig = Annotated[SerializeAsAny[KindConfig], _kind("objectives")]
+MethodConfig = Annotated[SerializeAsAny[KindConfig], _kind("methods")]
+MetricConfig = Annotated[SerializeAsAny[KindConfig], _kind("metrics")]
+Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TokenizerSpec(Settings):
+    """A byte-level BPE tokenizer to be trained on the training text."""
+
+    vocab_size: int = Field(default=4096, ge=300)
+    """Tokens, the 256 bytes and the special tokens included."""
+    sample: int = Field(default=20_000, ge=1)
+    """Documents to learn the merges from, drawn evenly."""
+
+
+class ModelSpec(Settings):
+    """Which model to start from; in a recipe a plain string is ``name``."""
+
+    name: str | None = Field(default=None, min_length=1)
+    """``builtin:nano``, a hub id, a folder, a finished run or a peft adapter."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model. Never by default."""
+    offline: bool = False
+    """Refuse to ask the hub, even for a hub id; only what is cached is used."""
+    architecture: str | None = Field(default=None, min_length=1)
+    """A transformers architecture (``llama``, ``gpt2`` …) to start from scratch."""
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings of that architecture (``hidden_size``, ``num_hidden_layers`` …)."""
+    tokenizer: str | TokenizerSpec | None = None
+    """From scratch: a tokenizer to take (hub id, folder) or ``{vocab_size: 4096}`` to train."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelSpec:
+        if (self.name is None) == (self.architecture is None):
+            both = "not both" if self.name is not None else "this says neither"
+            raise ValueError(
+                f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
+            )
+        scratch, pretrained = ("config", "tokenizer"), ("revision", "trust_remote_code")
+        idle = scratch if self.name is not None else pretrained
+        if unused := [name for name in idle if getattr(self, name)]:
+            start = "a pretrained model" if self.name is not None else "a model from scratch"
+            raise ValueError(f"'{unused[0]}' has no meaning for {start}")
+        return self
+
+
+class DataSpec(Settings):
+    """Where rows come from and how they become examples."""
+
+    train: Any = Field(default=None, json_schema_extra={"anyOf": [*_SOURCES, {"type": "null"}]})
+    """A file, a list of files, a hub id, or rows in memory (list of dicts, frame, Dataset)."""
+    validation: Any = Field(
+        default=0.1,
+        json_schema_extra={"anyOf": [_SHARE, *_SOURCES, {"type": "null"}]},
+    )
+    """A share of the training rows, or a source of its own; 0 for none."""
+    format: str = "auto"
+    """A format's name, a user's own by import path, or ``auto``, which says what it found."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Renames: the format's field to the data's column, as ``{prompt: question}``."""
+    template: str | None = None
+    """A prompt template (``"Q: {prompt}\\nA:"``) or a Jinja chat template; the model's own where
+    it has one."""
+    system: Literal["keep", "merge", "drop"] = "keep"
+    """Where a template takes no system turn: refuse (keep), put it before the first user turn
+    (merge), or leave it out and count (drop)."""
+    max_length: int | None = Field(default=None, ge=8)
+    """Longest example in tokens; the model's context if unset."""
+    overlong: Literal["auto", "window", "refuse", "left", "right", "drop"] = "auto"
+    """What becomes of longer ones: consecutive windows, an error, a cut, or out. ``auto``:
+    windows for raw text, an error elsewhere."""
+    malformed: Literal["refuse", "skip"] = "refuse"
+    """A row that cannot be read: an error with its line, or skipped and counted."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take at most so many rows of each source, for a try."""
+
+    @field_validator("train")
+    @classmethod
+    def _source(cls, value: Any) -> Any:
+        return source(value)
+
+    @field_validator("validation")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\d*\.?\d+", value):
+            value = float(value)  # a variable's value
+        if isinstance(value, bool):
+            raise ValueError("must be a share of the rows, or a file")
+        if isinstance(value, int | float):
+            if not 0 <= value < 1:
+                raise ValueError("must be a share of the rows: at least 0 and less than 1")
+            return float(value)
+        return source(value)
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != "auto":
+            kinds.config("data/formats", value)
+        return value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DataSpec):
+            return NotImplemented
+        mine, theirs = (comparable({"data": dict(each)}) for each in (self, other))
+        return bool(mine == theirs)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, name_source(value) if name in SOURCES else value
+
+
+def source(value: Any) -> Any:
+    """A source of rows as the recipe keeps it: paths as text, rows in memory untouched.
+
+    Raises:
+        ValueError: what is no source.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None:
+        return value
+    if isinstance(value, str):
+        if _IN_MEMORY.fullmatch(value):
+            raise RefusalError(
+                "the rows were in memory, no file holds them",
+                "give the recipe its rows again: luthier.train({…, 'data': {'train': rows}})",
+            )
+        if not value.strip():
+            raise ValueError("must name a file, this is empty")
+        return value
+    if type(value) in (list, tuple):
+        if not value:
+            raise ValueError("must name a file, this list is empty")
+        if all(isinstance(each, Mapping) for each in value):
+            return value
+        if all(isinstance(each, str | os.PathLike) for each in value):
+            return [source(each) for each in value]
+        raise ValueError("must be all files or all rows, this list mixes them")
+    if isinstance(value, bool | int | float | bytes) or type(value) is dict:
+        raise ValueError("must be a file, a list of files, a hub id, or rows in memory")
+    return value
+
+
+class EarlyStopping(Settings):
+    """Stop when a validation figure no longer improves."""
+
+    patience: int = Field(default=3, ge=1)
+    """Evaluations without an improvement."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """What counts as one."""
+    metric: str = "loss"
+    """``loss``, or a loss term's name."""
+
+
+class TrainingSpec(Settings):
+    """How to train. Every default is a good one."""
+
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many steps, whatever ``epochs`` says."""
+    batch_size: int = Field(default=16, ge=1)
+    """Examples in one optimizer step, over all devices."""
+    token_budget: Count | Literal["auto"] = "auto"  # noqa: S105 - no password
+    """Tokens in one micro-batch; ``auto`` asks the memory planner."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum."""
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """AdamW's decay rates; SGD's momentum is the first."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Peak rate; ``auto`` takes the method's own (2e-4 for LoRA, 2e-5 for full)."""
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
+    """What follows the warm-up; wsd is warmup-stable-decay over the last fifth."""
+    min_rate: float = Field(default=0.0, ge=0, le=1)
+    """Where the schedule ends, as a share of the peak."""
+    warmup: float = Field(default=0.03, ge=0)
+    """A share of the steps if below 1, else a number of steps."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled decay of matrices; biases and norms are spared."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Bound on the global gradient norm; null for none."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the forward and backward pass; weights stay float32. ``auto`` probes."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Order, dropout, new weights."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between log lines."""
+    evaluate_every: Count | Literal["auto"] = "auto"
+    """Steps between validation losses; ``auto`` is ten times a run, at least each epoch."""
+    save_every: Count | Literal["auto"] = "auto"
+    """Steps between checkpoints; ``auto`` is with every validation."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept: the newest, and the best beside them."""
+    early_stopping: EarlyStopping | None = None
+    """Off unless given, as ``{patience: 3}``."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """torch.compile the decoder blocks; pays off on long runs only."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; the physical cores if unset."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] | Literal["auto"] = "auto"
+    """Beside events.jsonl; ``auto`` is TensorBoard where it is installed."""
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_tracker(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value != "auto" else value
+
+
+class EvaluationSpec(Settings):
+    """What is measured before and after, on the same held-out rows."""
+
+    metrics: tuple[MetricConfig, ...] | None = None
+    """Metrics by name; the objective's own if unset."""
+    samples: int = Field(default=20, ge=0)
+    """Prompts answered by both models and shown side by side."""
+    rows: int | None = Field(default=None, ge=1)
+    """Measure on so many held-out rows; all of them if unset."""
+    generate_rows: int = Field(default=200, ge=0)
+    """Rows answered for the metrics that compare answers."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest generated answer."""
+    resamples: int = Field(default=10_000, ge=100)
+    """Of the bootstrap behind intervals and p-values."""
+    before: bool = True
+    """Measure the model before tuning as well."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _one_metric(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("metrics")
+    @classmethod
+    def _once(cls, value: Any) -> Any:
+        named = [config.kind for config in value or ()]
+        if doubled := [kind for kind in named if named.count(kind) > 1]:
+            raise ValueError(f"names '{doubled[0]}' twice, and its figures have one name")
+        return value

@@ -1,0 +1,325 @@
+"""The words of the system as frozen records: rows, records, segments, examples, batches.
+
+Shapes, here and in every file that says no other: ``B`` examples, ``N`` tokens laid end to end,
+``S`` segments, ``R`` target rows, ``V`` vocabulary, ``H`` hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+#: A target table: equally long columns. See :class:`Example`.
+Table = Mapping[str, npt.NDArray[Any]]
+
+#: Table columns that point at a place in their own example and are shifted when examples are
+#: laid end to end; every other column is carried as it is.
+REFERENCES = ("position", "segment", "example")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row came from: the source's name and its physical line (1-based)."""
+
+    source: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a source yields: named fields and where they stood."""
+
+    fields: Mapping[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: the text of the turn.
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row understood. Subclasses say what the row means; ``origin`` says where it stood."""
+
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Record):
+    """Raw text, one document."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation(Record):
+    """Turns in order; the assistant's are what a model may learn."""
+
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled(Record):
+    """A text (or a pair of texts) with one label, several labels, or a number."""
+
+    text: str
+    label: str | tuple[str, ...] | float
+    pair: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged(Record):
+    """Words with one tag each (IOB2 once understood)."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTarget(Record):
+    """A source text and what it is to become: translation, summary, rewriting."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preference(Record):
+    """One prompt, the answer preferred and the answer not; ``margin`` where raters gave one."""
+
+    prompt: tuple[Turn, ...]
+    chosen: tuple[Turn, ...]
+    rejected: tuple[Turn, ...]
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Record):
+    """One prompt and K answers, best first."""
+
+    prompt: tuple[Turn, ...]
+    answers: tuple[tuple[Turn, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb(Record):
+    """One prompt, one answer, and whether it was liked."""
+
+    prompt: tuple[Turn, ...]
+    answer: tuple[Turn, ...]
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Record):
+    """A prompt to sample answers for, with what checks them (a right answer, a schema)."""
+
+    turns: tuple[Turn, ...]
+    check: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MultipleChoice(Record):
+    """A question, its choices, and the index of the right one."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens that sees all of its ancestors and itself.
+
+    Attributes:
+        tokens: ``[T]`` token ids.
+        parent: index of the parent segment in the same example, or ``None`` for a root.
+        source: index of the encoder segment a target segment cross-attends to
+            (encoder-decoders only).
+        stream: ``main``, or ``source`` for what an encoder-decoder's encoder reads.
+        token_types: ``[T]`` token type ids where the model has them.
+    """
+
+    tokens: Ints
+    parent: int | None = None
+    source: int | None = None
+    stream: Literal["main", "source"] = "main"
+    token_types: Ints | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A record in tokens: a small tree of segments plus target tables.
+
+    Parents come before their children. Tokens are numbered through the segments in order, so a
+    ``position`` is an index into the concatenation of all segments.
+
+    Attributes:
+        segments: the tree, in order.
+        targets: one table a head: ``{"lm": {"position": [R], "token": [R], "weight": [R]}}``.
+            Columns ``position``, ``segment`` and ``example`` are references (see
+            :data:`REFERENCES`); any further typed column may be declared by an objective
+            (``reference_logprob``, ``advantage``, ``teacher_token`` of shape ``[R, K]`` …).
+            Several rows may share a position: a prompt's last token predicts the first token of
+            each of its children.
+        origin: where the record stood.
+    """
+
+    segments: tuple[Segment, ...]
+    targets: Mapping[str, Table]
+    origin: Origin
+
+    @property
+    def size(self) -> int:
+        """Tokens of all segments together."""
+        return sum(len(segment.tokens) for segment in self.segments)
+
+    def starts(self) -> list[int]:
+        """Index of each segment's first token."""
+        starts, at = [], 0
+        for segment in self.segments:
+            starts.append(at)
+            at += len(segment.tokens)
+        return starts
+
+    def ancestors(self, index: int) -> list[int]:
+        """The segment's ancestors, root first, itself last."""
+        path = [index]
+        while (parent := self.segments[path[0]].parent) is not None:
+            path.insert(0, parent)
+        return path
+
+    def depth(self) -> int:
+        """Tokens on the longest path from a root to a leaf: the context the example needs."""
+        ends: list[int] = []
+        for segment in self.segments:
+            before = ends[segment.parent] if segment.parent is not None else 0
+            ends.append(before + len(segment.tokens))
+        return max(ends, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTable:
+    """Where each segment of a packed row lies and what it sees.
+
+    Attributes:
+        starts: first token of each segment, ``S`` integers.
+        lengths: tokens of each segment.
+        parents: index of each segment's parent, ``-1`` for a root.
+        causal: decoders see themselves causally, encoders wholly.
+        plans: what attention worked out about this table, kept so that every layer shares it.
+    """
+
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+    causal: bool = True
+    plans: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def path(self, index: int) -> list[int]:
+        """The segment's ancestors, root first, itself last."""
+        path = [index]
+        while self.parents[path[0]] >= 0:
+            path.insert(0, self.parents[path[0]])
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples as one model input. Objectives see ``N`` tokens in order whatever the layout.
+
+    Attributes:
+        tokens: ``[1, N]`` (layout ``packed``) or ``[rows, T]`` (layout ``padded``).
+        positions: position ids, shaped as ``tokens``; they continue from the parent segment.
+        segments: where every segment lies among the ``N`` tokens.
+        targets: the examples' tables laid end to end, as tensors; every table carries an
+            ``example`` column.
+        origins: one an example.
+        index: ``[N]`` flat place of token n in the model's output (the identity when packed).
+        attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
+        token_types: shaped as ``tokens`` where the model has them.
+        size: real tokens, ``N``.
+    """
+
+    tokens: Any
+    positions: Any
+    segments: SegmentTable
+    targets: Mapping[str, Mapping[str, Any]]
+    origins: tuple[Origin, ...]
+    index: Any
+    attention_mask: Any = None
+    token_types: Any = None
+    size: int = 0
+
+    @property
+    def packed(self) -> bool:
+        """Whether examples lie end to end in one row."""
+        return self.attention_mask is None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What evaluation hands to metrics for one example; fields a model cannot give are ``None``.
+
+    Attributes:
+        origin: where the example stood.
+        losses: ``[R]`` negative log-likelihood of each target, in nats.
+        correct: ``[R]`` whether the most likely token was the target.
+        bytes: UTF-8 bytes of the text that the targets spell.
+        prompt: the prompt as text, where an answer was generated.
+        answer: what the model generated.
+        references: the answers that the data give.
+        probabilities: ``[classes]`` of a classifier, or the number of a regression.
+        label: the true class index, class indices, or number.
+    """
+
+    origin: Origin
+    losses: Floats | None = None
+    correct: npt.NDArray[np.bool_] | None = None
+    bytes: int | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    references: tuple[str, ...] = ()
+    probabilities: Floats | None = None
+    label: int | tuple[int, ...] | float | None = None
+
+
+def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:
+    """One segment from runs of tokens, each learned or not: the plain causal example.
+
+    Args:
+        pieces: ``(tokens, learned)`` in order.
+        origin: where the record stood.
+
+    Returns:
+        An example whose ``lm`` table has a row for every learned token but the very first one,
+        which nothing precedes.
+    """
+    tokens = np.array([token for run, _ in pieces for token in run], dtype=np.int64)
+    learned = np.array([flag for run, flag in pieces for _ in run], dtype=bool)
+    places = np.flatnonzero(learned)
+    places = places[places > 0]
+    table: dict[str, npt.NDArray[Any]] = {
+        "position": places - 1,
+        "token": tokens[places],
+        "weight": np.ones(len(places), dtype=np.float32),
+    }
+    return Example((Segment(tokens),), {"lm": table}, origin)

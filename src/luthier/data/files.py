@@ -1,0 +1,115 @@
+"""Data files, one reader a suffix: ``(line, fields)`` of each row, faults to a log."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import importlib
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from luthier.core.errors import DataError
+from luthier.data.cells import plain
+from luthier.data.faults import FaultLog
+from luthier.data.files_csv import csv_rows
+from luthier.data.files_json import json_rows, jsonl_rows
+from luthier.data.lines import Found, decoded
+
+_PACKED: Mapping[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".bz2": bz2.open,
+}
+
+
+def _txt_rows(stream: IO[bytes], name: str, _log: FaultLog) -> Iterator[Found]:
+    text = decoded(stream.read(), name)
+    if text.strip():
+        yield 1, {"text": text}
+
+
+def _tsv_rows(stream: IO[bytes], name: str, log: FaultLog) -> Iterator[Found]:
+    return csv_rows(stream, name, log, delimiter="\t")
+
+
+_READERS: Mapping[str, Callable[[IO[bytes], str, FaultLog], Iterator[Found]]] = {
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".json": json_rows,
+    ".csv": csv_rows,
+    ".tsv": _tsv_rows,
+    ".txt": _txt_rows,
+}
+
+SUFFIXES_SAID = f"{', '.join([*_READERS, '.parquet'])}; text ones also with {', '.join(_PACKED)}"
+
+
+def supported(path: Path) -> bool:
+    """Whether the name's suffix is one that can be read."""
+    return path.suffix.lower() == ".parquet" or _text_suffix(path) in _READERS
+
+
+def rows(path: Path, log: FaultLog) -> Iterator[Found]:
+    """Line and fields of each row of a file.
+
+    Args:
+        path: an existing file.
+        log: takes the faults of single rows.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+    """
+    name = str(path)
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    reader = _READERS.get(_text_suffix(path))
+    if reader is None:
+        raise DataError(
+            f"'{path.suffix}' is no suffix of a data file",
+            name,
+            f"one of {SUFFIXES_SAID}",
+            code="suffix",
+        )
+    opened = _PACKED.get(path.suffix.lower(), open)
+    try:
+        with opened(path, "rb") as stream:
+            yield from reader(stream, name, log)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's own; gzip and bz2 raise bare ones for bytes that are not theirs
+        raise DataError(
+            f"cannot be unpacked: {error}",
+            name,
+            "is the file whole, and of the kind its suffix says?",
+            code="unpack",
+        ) from error
+
+
+def _text_suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _parquet_rows(path: Path) -> Iterator[Found]:
+    pyarrow = importlib.import_module("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield number, plain(fields)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise DataError(
+            f"cannot be read as Parquet after row {number}: {error}",
+            str(path),
+            "was it written whole?",
+            code="parquet",
+        ) from error

@@ -1,0 +1,287 @@
+"""Examples longer than the context: divided, cut, left out or refused, and always counted.
+
+A cut is a choice of tokens that stay. Everything else follows from it: a target stays if its
+position stays and so does the token that it predicts, and every column of its table with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from luthier.core.errors import DataError
+from luthier.core.records import REFERENCES, Example, Ints, Segment, Table
+
+Mask = npt.NDArray[np.bool_]
+
+POLICIES = ("window", "refuse", "left", "right", "drop")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What became of overlong examples; adds up.
+
+    Attributes:
+        examples: examples divided or shortened.
+        windows: windows that divided ones became.
+        tokens: tokens removed, those of dropped examples included.
+        targets: target rows lost, those of dropped examples included.
+        dropped: examples left out: by policy, because nothing to learn remained, or because
+            no cut makes them fit.
+    """
+
+    examples: int = 0
+    windows: int = 0
+    tokens: int = 0
+    targets: int = 0
+    dropped: int = 0
+
+    def __add__(self, other: Cut) -> Cut:
+        return Cut(
+            self.examples + other.examples,
+            self.windows + other.windows,
+            self.tokens + other.tokens,
+            self.targets + other.targets,
+            self.dropped + other.dropped,
+        )
+
+    def __bool__(self) -> bool:
+        return self != Cut()
+
+
+def fit(
+    example: Example,
+    limit: int,
+    policy: str,
+    *,
+    bos: int | None = None,
+    closing: int | None = None,
+    independent: bool = False,
+) -> tuple[list[Example], Cut]:
+    """An example as examples whose every root-to-leaf path has at most ``limit`` tokens.
+
+    ``window`` divides a single segment into consecutive windows; the target at a window's last
+    position, which predicts the next window's first token, stays, so no target is lost (windows
+    without any are left out). ``left`` shortens the root, ``right`` removes every token deeper
+    than the limit, ``drop`` leaves the example out, ``refuse`` raises.
+
+    Args:
+        example: anything; one that fits is returned as it is.
+        limit: tokens.
+        policy: one of :data:`POLICIES`.
+        bos: ``left`` keeps this token where the root begins with it.
+        closing: ``right`` keeps this token where a shortened segment ended with it (an encoder's
+            separator; not a decoder's end of turn, which would teach it to stop in mid-sentence).
+        independent: whether the loss takes each leaf by itself, so that ``right`` may leave one
+            out whole; otherwise (a pair) the example is dropped when a segment would be empty.
+
+    Returns:
+        The examples, and what was lost.
+
+    Raises:
+        DataError: the example is too long under ``refuse``, or has no windows under ``window``.
+    """
+    assert policy in POLICIES, policy
+    assert limit >= 2, limit
+    if example.depth() <= limit:
+        return [example], Cut()
+    if policy == "drop":
+        return _dropped(example)
+    if policy == "window" and _dividable(example):
+        return _windows(example, limit)
+    if policy in ("refuse", "window"):
+        raise _refusal(example, limit)
+    keep = _left(example, limit, bos) if policy == "left" else _right(example, limit, closing)
+    if keep is None:
+        return _dropped(example)
+    whole = all(keep[start:stop].any() for start, stop in _bounds(example))
+    if not whole and not independent:
+        return _dropped(example)
+    shorter = _kept(example, keep)
+    lost = _rows(example) - _rows(shorter)
+    if _rows(example) and not _rows(shorter):
+        return _dropped(example)
+    return [shorter], Cut(examples=1, tokens=example.size - shorter.size, targets=lost)
+
+
+def _refusal(example: Example, limit: int) -> DataError:
+    return DataError(
+        f"this example has {example.depth()} tokens, but only {limit} fit",
+        str(example.origin),
+        "data.overlong: left, right or drop; or a larger data.max_length where the model allows it",
+        "overlong",
+    )
+
+
+def _dropped(example: Example) -> tuple[list[Example], Cut]:
+    return [], Cut(tokens=example.size, targets=_rows(example), dropped=1)
+
+
+def _dividable(example: Example) -> bool:
+    tables = example.targets.values()
+    return len(example.segments) == 1 and all(
+        "position" in table and not {"segment", "example"} & set(table) for table in tables
+    )
+
+
+def _windows(example: Example, limit: int) -> tuple[list[Example], Cut]:
+    had = _rows(example)
+    windows, tokens = [], 0
+    for start in range(0, example.size, limit):
+        window = _window(example, start, min(start + limit, example.size))
+        if had and not _rows(window):
+            tokens += window.size
+        else:
+            windows.append(window)
+    return windows, Cut(examples=1, windows=len(windows), tokens=tokens)
+
+
+def _window(example: Example, start: int, stop: int) -> Example:
+    targets = {}
+    for name, table in example.targets.items():
+        rows = (table["position"] >= start) & (table["position"] < stop)
+        targets[name] = _select(table, rows)
+        targets[name]["position"] = targets[name]["position"] - start
+    segment = _sliced(example.segments[0], np.arange(start, stop))
+    return replace(example, segments=(segment,), targets=targets)
+
+
+def _left(example: Example, limit: int, bos: int | None) -> Mask | None:
+    """Shortens roots; ``None`` where a root is too short to take up the whole excess."""
+    keep = np.ones(example.size, dtype=bool)
+    depths = _depths(example)
+    for index, (start, stop) in enumerate(_bounds(example)):
+        if example.segments[index].parent is not None:
+            continue
+        below = [end for i, end in enumerate(depths) if example.ancestors(i)[0] == index]
+        excess = max(below) - limit
+        if excess <= 0:
+            continue
+        first = int(stop > start and example.segments[index].tokens[0] == bos)
+        # The root's last token predicts its children's first ones.
+        if first + excess >= stop - start:
+            return None
+        keep[start + first : start + first + excess] = False
+    return keep
+
+
+def _right(example: Example, limit: int, closing: int | None) -> Mask:
+    keep = np.ones(example.size, dtype=bool)
+    for segment, (start, stop), depth in zip(
+        example.segments, _bounds(example), _depths(example), strict=True
+    ):
+        room = max(0, limit - (depth - (stop - start)))
+        if room >= stop - start:
+            continue
+        keep[start + room : stop] = False
+        if room and closing is not None and segment.tokens[-1] == closing:
+            keep[start + room - 1], keep[stop - 1] = False, True
+    return keep
+
+
+def _kept(example: Example, keep: Mask) -> Example:
+    """The example with the chosen tokens only; segments left empty are taken out."""
+    bounds = _bounds(example)
+    alive = [bool(keep[start:stop].any()) for start, stop in bounds]
+    renumbered = {old: new for new, old in enumerate(np.flatnonzero(alive).tolist())}
+    segments = []
+    for segment, (start, stop), lives in zip(example.segments, bounds, alive, strict=True):
+        if lives:
+            shorter = _sliced(segment, np.flatnonzero(keep[start:stop]))
+            parent = None if segment.parent is None else renumbered[segment.parent]
+            source = None if segment.source is None else renumbered[segment.source]
+            segments.append(replace(shorter, parent=parent, source=source))
+    places = np.cumsum(keep) - 1
+    numbers = np.array([renumbered.get(i, -1) for i in range(len(alive))], dtype=np.int64)
+    targets = {}
+    for name, table in example.targets.items():
+        rows = _staying(example, table, keep, np.array(alive))
+        chosen = _select(table, rows)
+        if "position" in table:
+            chosen["position"] = places[chosen["position"]]
+        if "segment" in table:
+            chosen["segment"] = numbers[chosen["segment"]]
+        targets[name] = chosen
+    return replace(example, segments=tuple(segments), targets=targets)
+
+
+def _staying(example: Example, table: Table, keep: Mask, alive: Mask) -> Mask:
+    """Which rows of a table stay."""
+    rows = np.ones(_length(table), dtype=bool)
+    if "segment" in table:
+        rows &= alive[table["segment"]]
+    if "position" in table:
+        rows &= keep[table["position"]]
+        if "token" in table:
+            predicted = _predicted(example, table)
+            rows &= (predicted < 0) | keep[predicted]
+    return rows
+
+
+def _predicted(example: Example, table: Table) -> Ints:
+    """Index of the token that each row predicts, -1 where it predicts none that is there.
+
+    Inside a segment that is the next token. A segment's last token predicts the first token of
+    each of its children; those stand at one depth, so any of them with the right token tells
+    whether the row stays.
+    """
+    tokens = np.concatenate([segment.tokens for segment in example.segments])
+    bounds = _bounds(example)
+    position: Ints = np.asarray(table["position"], dtype=np.int64)
+    successor = np.arange(1, example.size + 1)
+    heads: dict[tuple[int, int], int] = {}
+    for segment, (start, stop) in zip(example.segments, bounds, strict=True):
+        if stop > start:
+            successor[stop - 1] = -1
+            if segment.parent is not None:
+                heads[bounds[segment.parent][1] - 1, int(tokens[start])] = start
+    predicted: Ints = successor[position].astype(np.int64)
+    token = np.asarray(table["token"])
+    predicted[(predicted >= 0) & (tokens[predicted] != token)] = -1
+    for row in np.flatnonzero(np.isin(position, [place for place, _ in heads])).tolist():
+        predicted[row] = heads.get((int(position[row]), int(token[row])), -1)
+    return predicted
+
+
+def _select(table: Table, rows: Mask) -> dict[str, npt.NDArray[Any]]:
+    return {name: column[rows] for name, column in table.items()}
+
+
+def _sliced(segment: Segment, index: Ints) -> Segment:
+    types = segment.token_types
+    return replace(
+        segment,
+        tokens=segment.tokens[index],
+        token_types=None if types is None else types[index],
+    )
+
+
+def _bounds(example: Example) -> list[tuple[int, int]]:
+    return [
+        (start, start + len(segment.tokens))
+        for start, segment in zip(example.starts(), example.segments, strict=True)
+    ]
+
+
+def _depths(example: Example) -> list[int]:
+    """Tokens from the root to each segment's end."""
+    ends: list[int] = []
+    for segment in example.segments:
+        before = 0 if segment.parent is None else ends[segment.parent]
+        ends.append(before + len(segment.tokens))
+    return ends
+
+
+def _length(table: Mapping[str, npt.NDArray[Any]]) -> int:
+    return len(next(iter(table.values()))) if table else 0
+
+
+def _rows(example: Example) -> int:
+    return sum(_length(table) for table in example.targets.values())
+
+
+assert set(REFERENCES) == {"position", "segment", "example"}, "a reference that no cut keeps right"

@@ -1,0 +1,229 @@
+"""From the recipe's data part to examples: read, recognise, split, encode, fit, cache."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from luthier.core import cache
+from luthier.core.contracts import Codec, Objective
+from luthier.core.errors import DataError, Fault, UserError
+from luthier.core.recipe import DataSpec
+from luthier.core.records import Example, Origin, Record, Text
+from luthier.data.length import Cut, fit
+from luthier.data.recognise import read_records, recognise
+from luthier.data.sources import read
+from luthier.data.split import split
+from luthier.data.store import ExampleStore
+
+#: Raised whenever the meaning of cached tokens changes.
+_CACHE_VERSION = 1
+_SHOWN = 10
+#: Beside a cached store: its counts.
+COUNTS = "counts.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Records of one side of the split.
+
+    Attributes:
+        records: in the order of the sources.
+        fingerprint: of their content and of how they were understood.
+        skipped: rows left out because the recipe says so.
+        formats: how each source was understood.
+    """
+
+    records: tuple[Record, ...]
+    fingerprint: str
+    skipped: int
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Records in tokens, with everything that was cut or left out on the way."""
+
+    examples: ExampleStore
+    counts: dict[str, Any]
+
+
+def read_parts(
+    spec: DataSpec, objective: Objective, seed: int, say: Say
+) -> tuple[Part, Part | None]:
+    """Training and validation records.
+
+    Raises:
+        DataError: rows that cannot be read or understood, or a split that leaves nothing.
+    """
+    whole = _read_part(spec.train, spec, objective, say)
+    if isinstance(spec.validation, int | float):
+        if not spec.validation:
+            return whole, None
+        return _hold_out(whole, float(spec.validation), seed, say)
+    if spec.validation is None:
+        return whole, None
+    return whole, _read_part(spec.validation, spec, objective, say)
+
+
+def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Encoded:
+    """Records to examples that fit the model, from the cache where they were made before.
+
+    Raises:
+        DataError: a record without anything to learn, or too long under ``overlong: refuse``.
+    """
+    policy = objective.overlong if spec.overlong == "auto" else spec.overlong
+    settings = objective.config.model_dump(mode="json")  # type: ignore[attr-defined]
+    name = cache.key(
+        _CACHE_VERSION,
+        part.fingerprint,
+        settings,
+        _own_source(objective),
+        codec.fingerprint(),
+        codec.max_length,
+        policy,
+        spec.malformed,
+    )
+    folder = cache.place("tokens", name)
+    if (folder / COUNTS).is_file():
+        counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
+        return Encoded(ExampleStore.load(folder), counts)
+    cut = Cut()
+    faults: list[Fault] = []
+
+    def fitted() -> Iterator[Example]:
+        nonlocal cut
+        for example in _encoded(part.records, objective, codec, faults):
+            try:
+                pieces, lost = fit(example, codec.max_length, policy)
+            except DataError as error:
+                faults.extend(error.faults)
+                continue
+            cut = cut + lost
+            yield from pieces
+
+    examples = ExampleStore.build(fitted())
+    skipped = _settle(faults, spec.malformed, "examples")
+    counts = {
+        "rows": len(part.records),
+        "examples": len(examples),
+        "tokens": examples.tokens,
+        "targets": sum(examples.rows(head) for head in examples.heads),
+        "skipped": part.skipped + skipped,
+        "policy": policy,
+        "formats": list(part.formats),
+        "fingerprint": part.fingerprint,
+        "cut": asdict(cut),
+    }
+    if not len(examples):
+        raise DataError("no example is left to learn from", code="no-rows")
+    examples.save(folder, {COUNTS: json.dumps(counts)})
+    cache.trim()
+    return Encoded(examples, counts)
+
+
+def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Part:
+    sources = read(value, limit=spec.limit, malformed=spec.malformed)
+    records: list[Record] = []
+    formats, skipped = [], 0
+    for source in sources:
+        fmt, words = recognise(source.rows, spec.format, objective.records, spec.columns)
+        say(f"{source.name}: {len(source.rows):,} rows read as {words}")
+        found, faults = read_records(source, fmt, spec.columns, spec.malformed)
+        records.extend(found)
+        formats.append(words)
+        skipped += len(source.skipped) + len(faults)
+    if skipped:
+        say(f"{skipped:,} malformed rows skipped, as data.malformed says")
+    name = cache.key([s.fingerprint for s in sources], formats, spec.columns, spec.limit)
+    return Part(tuple(records), name, skipped, tuple(formats))
+
+
+def _hold_out(whole: Part, share: float, seed: int, say: Say) -> tuple[Part, Part | None]:
+    """A share of the records; of documents too few to spare one, the end of each."""
+    train, held = split(whole.records, share, seed)
+    sides = [[whole.records[i] for i in indices] for indices in (train, held)]
+    if not held and all(isinstance(record, Text) for record in whole.records):
+        sides = [list(side) for side in zip(*(_tail(r, share) for r in whole.records), strict=True)]
+        say(f"too few documents to hold one out: the last {share:.0%} of each is held out")
+    elif not held:
+        say("too few rows to hold any out: nothing will be known about how well it does")
+        return whole, None
+    first, second = (
+        Part(
+            tuple(side),
+            cache.key(whole.fingerprint, name, share, seed),
+            whole.skipped if name == "train" else 0,
+            whole.formats,
+        )
+        for side, name in zip(sides, ("train", "held"), strict=True)
+    )
+    return first, second
+
+
+def _tail(record: Record, share: float) -> tuple[Text, Text]:
+    """A document without its last share, and that share, cut between two lines."""
+    assert isinstance(record, Text)
+    at = int(len(record.text) * (1 - share))
+    line_end = record.text.find("\n", at)
+    at = line_end + 1 if line_end >= 0 else at
+    line = record.origin.line + record.text.count("\n", 0, at)
+    held = Text(Origin(record.origin.source, line), record.text[at:])
+    return Text(record.origin, record.text[:at]), held
+
+
+def _encoded(
+    records: Sequence[Record], objective: Objective, codec: Codec, faults: list[Fault]
+) -> Iterator[Example]:
+    """Examples in order; tokenizers let go of Python's lock, so threads share the work."""
+
+    def one(record: Record) -> Example | UserError:
+        try:
+            return objective.encode(record, codec)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        for result in _windowed(pool, one, records):
+            if isinstance(result, UserError):
+                faults.extend(result.faults)
+            else:
+                yield result
+
+
+def _windowed(
+    pool: ThreadPoolExecutor, work: Callable[[Record], Any], records: Iterable[Record]
+) -> Iterator[Any]:
+    """``pool.map`` that never holds more than a few results at once."""
+    waiting = []
+    for record in records:
+        waiting.append(pool.submit(work, record))
+        if len(waiting) >= 64:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _own_source(objective: Objective) -> str:
+    """The text of a user's own objective, whose tokens change when it does."""
+    module = inspect.getmodule(type(objective))
+    own = module is not None and not module.__name__.startswith("luthier.")
+    return inspect.getsource(module) if own and module is not None else ""
+
+
+def _settle(faults: list[Fault], malformed: str, noun: str) -> int:
+    """Refuses faults, or counts them where the recipe says skip."""
+    if not faults:
+        return 0
+    if malformed == "skip":
+        return len(faults)
+    shown = faults[:_SHOWN]
+    if len(faults) > _SHOWN:
+        shown.append(Fault(f"… and {len(faults) - _SHOWN:,} more {noun} like these"))
+    raise DataError.of(shown)

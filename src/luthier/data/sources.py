@@ -1,0 +1,220 @@
+"""Where rows come from: files, folders, the hub, lists, frames; each row knows its line.
+
+========================  ======================================================================
+value                     rows
+========================  ======================================================================
+a file                    ``.jsonl .ndjson .json .csv .tsv .parquet .txt``; the text ones also
+                          packed with ``.gz``, ``.xz`` or ``.bz2``
+a folder                  every such file in it, in order of name
+a list of paths           each of them
+``owner/name``            a data set on the hub, split ``train``; ``owner/name:split`` and
+                          ``owner/name:config/split`` say more
+list of dicts, pandas     rows in memory, numbered from 1
+frame, ``Dataset``
+========================  ======================================================================
+
+A line is physical and counts from 1, blank ones included: that of the row's first character. In
+Parquet files, on the hub and in memory it is the row's number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from luthier.core.errors import DataError, Fault
+from luthier.core.records import Origin, Row
+from luthier.data import files, hub
+from luthier.data.cells import plain
+from luthier.data.faults import FaultLog
+
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<rest>[^:]+))?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, hub split or list, read.
+
+    Attributes:
+        name: the path as given, the hub id with its split, or ``memory``.
+        rows: the rows that could be read, in order.
+        skipped: what was wrong with each row left out; empty unless ``malformed`` was ``skip``.
+        fingerprint: sha256 of the file's bytes, or of the rows as canonical JSON.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    skipped: tuple[Fault, ...]
+    fingerprint: str
+
+
+def read(value: Any, *, limit: int | None = None, malformed: str = "refuse") -> list[Source]:
+    """Reads whatever a recipe may name as data; see the table above.
+
+    Args:
+        value: a path, a list of paths, a hub id, or rows in memory.
+        limit: at most so many rows of each source; what lies beyond is not looked at.
+        malformed: ``refuse`` raises on a row that cannot be read, ``skip`` leaves it out and
+            returns its fault.
+
+    Returns:
+        One source a file, a hub split or a list.
+
+    Raises:
+        DataError: every fault found (ten spelled out for each file), with its file and line.
+    """
+    if isinstance(value, str | os.PathLike):
+        return _read_named(os.fspath(value), limit, malformed)
+    if (rows := _frame_rows(value)) is not None:
+        return [_in_memory(rows, limit, malformed)]
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        if all(isinstance(item, Mapping) for item in value):
+            return [_in_memory(value, limit, malformed)]
+        if not any(isinstance(item, Mapping) for item in value):
+            return _read_each(value, limit, malformed)
+    raise DataError(
+        f"data cannot be read from {_described(value)}",
+        cure="give a path, a list of paths, a hub id (owner/name), a list of dicts, a pandas "
+        "DataFrame or a datasets.Dataset",
+        code="source",
+    )
+
+
+def _read_each(values: Iterable[Any], limit: int | None, malformed: str) -> list[Source]:
+    sources: list[Source] = []
+    faults: list[Fault] = []
+    for value in values:
+        try:
+            sources.extend(read(value, limit=limit, malformed=malformed))
+        except DataError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise DataError.of(faults)
+    return sources
+
+
+def _read_named(name: str, limit: int | None, malformed: str) -> list[Source]:
+    path = Path(os.path.expanduser(name))
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise DataError(f"is no path: {error.strerror}", f"{name[:60]}…", code="no-file") from None
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if p.is_file() and files.supported(p))
+        inside = [p for p in inside if not p.name.startswith(".")]
+        if not inside:
+            raise DataError(
+                f"the folder holds no data file ({files.SUFFIXES_SAID})", name, code="no-rows"
+            )
+        return _read_each(inside, limit, malformed)
+    if there:
+        return [_read_file(path, limit, malformed)]
+    match = _HUB_ID.fullmatch(name)
+    if match is None or files.supported(path):
+        raise _no_such_file(name, path)
+    return [_read_hub(match["id"], match["rest"], limit, malformed)]
+
+
+def _read_file(path: Path, limit: int | None, malformed: str) -> Source:
+    name = str(path)
+    log = FaultLog(malformed)
+    try:
+        rows = tuple(_numbered(files.rows(path, log), name, limit))
+        with path.open("rb") as stream:
+            fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", name, code="file") from error
+    return _finished(name, rows, log, fingerprint)
+
+
+def _read_hub(identity: str, rest: str | None, limit: int | None, malformed: str) -> Source:
+    config, _, split = (rest or "train").rpartition("/")
+    name = f"{identity}:{rest or 'train'}"
+    log = FaultLog(malformed)
+    found = hub.rows(identity, config or None, split, limit)
+    rows = tuple(_numbered(enumerate(found, start=1), name, limit))
+    return _finished(name, rows, log, _digest(rows))
+
+
+def _in_memory(values: Iterable[Any], limit: int | None, malformed: str) -> Source:
+    log = FaultLog(malformed)
+    cleaned = ((i, plain(dict(value))) for i, value in enumerate(values, start=1))
+    rows = tuple(_numbered(cleaned, "memory", limit))
+    return _finished("memory", rows, log, _digest(rows))
+
+
+def _numbered(
+    found: Iterable[tuple[int, Mapping[str, Any]]], name: str, limit: int | None
+) -> Iterable[Row]:
+    return (Row(fields, Origin(name, line)) for line, fields in islice(found, limit))
+
+
+def _finished(name: str, rows: tuple[Row, ...], log: FaultLog, fingerprint: str) -> Source:
+    skipped = log.finish(len(rows))
+    if not rows:
+        raise DataError("holds no rows", name, "is it the right file?", code="no-rows")
+    return Source(name, rows, skipped, fingerprint)
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        text = json.dumps(
+            row.fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+        )
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _frame_rows(value: Any) -> Iterable[Mapping[str, Any]] | None:
+    """Rows of a pandas frame or a ``Dataset``; neither library is imported to find out."""
+    pandas, datasets = sys.modules.get("pandas"), sys.modules.get("datasets")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        if not value.columns.is_unique:
+            raise DataError("the frame has two columns of one name", "memory", code="columns")
+        renamed = value.rename(columns=str)
+        return (
+            dict(zip(renamed.columns, row, strict=True))
+            for row in renamed.itertuples(index=False, name=None)
+        )
+    if datasets is not None and isinstance(value, datasets.Dataset | datasets.IterableDataset):
+        return hub.dataset_rows(value)
+    return None
+
+
+def _no_such_file(name: str, path: Path) -> DataError:
+    folder = path.parent
+    if not folder.is_dir():
+        return DataError(
+            f"no such file: the folder '{folder}' does not exist",
+            name,
+            "check the path",
+            code="no-file",
+        )
+    known = sorted(p.name for p in folder.iterdir() if p.is_dir() or files.supported(p))
+    close = difflib.get_close_matches(path.name, known, n=1, cutoff=0.5)
+    if close:
+        cure = f"did you mean '{folder / close[0]}'?"
+    elif known:
+        cure = f"'{folder}' holds: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}"
+    else:
+        cure = f"'{folder}' holds no data file; a data set on the hub is named owner/name"
+    return DataError("no such file", name, cure, code="no-file")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        kinds = sorted({type(item).__name__ for item in value})
+        return f"a {type(value).__name__} that mixes {' and '.join(kinds)}"
+    if isinstance(value, dict) and type(value) is not dict:
+        return f"a {type(value).__name__} of {', '.join(map(str, value))}: choose one of them"
+    return f"a {type(value).__name__}"

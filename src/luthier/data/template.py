@@ -1,0 +1,278 @@
+"""The one path from turns to tokens, for training and for generation alike.
+
+What is learned is found by rendering: an assistant turn's answer is what the template writes after
+the prompt that it renders for the turns before. Masks are spans of text that are tokenised on
+their own, never a search for token ids, so the end-of-turn token is learned whatever its id, and
+a prompt's tokens are exactly those with which its training sequence begins.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from luthier.core.contracts import Piece
+from luthier.core.errors import UserError
+from luthier.core.records import Turn
+from luthier.data import templates_default
+from luthier.data.encoding import Encoder, Tally
+from luthier.data.layout import Layout, Layouts, rewritten
+from luthier.data.rendering import Message, Renderer, TemplateRefusedError, mark
+from luthier.data.roles import Roles
+
+_VERSION = "luthier-codec-1"
+
+
+class TokenizerCodec:
+    """:class:`luthier.core.contracts.Codec` around a fast transformers tokenizer.
+
+    Text in turns and documents cannot inject special tokens: where it spells one (``<|im_end|>``)
+    it is tokenised as plain text and counted.
+
+    Attributes:
+        tokenizer: the tokenizer; its ``chat_template`` is set to the one used.
+        said: what was decided, in words, known once this is built.
+        counts: events so far: ``special_text``, ``system_dropped``, ``system_merged``,
+            ``tool_as_user``, ``spurious_space``. Safe over threads; another process keeps its own.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template: str | None = None,
+        system: Literal["keep", "merge", "drop"] = "keep",
+        max_length: int,
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError(
+                f"{type(tokenizer).__name__} has no fast tokenizer (tokenizer.json)",
+                cure="convert it with the `tokenizers` library, or take another model",
+                code="slow_tokenizer",
+            )
+        self.tokenizer = tokenizer
+        self.said: list[str] = []
+        self.counts = Tally()
+        self._max_length = max_length
+        self._encoder = Encoder(tokenizer, self.counts)
+        self._head, self._tail = _surroundings(tokenizer)
+        bos = tokenizer.bos_token_id
+        own_bos = bos is not None and bos in self._head
+        chosen, said = templates_default.choose(tokenizer, template, writes_bos=own_bos)
+        # A tokenizer without an end-of-text token (an encoder's) is not for conversations.
+        if tokenizer.eos_token_id is not None or template is not None or tokenizer.chat_template:
+            self.said.append(said)
+            if template is not None or not tokenizer.chat_template:
+                tokenizer.chat_template = chosen
+        renderer = Renderer(chosen, _variables(tokenizer))
+        self._roles = Roles(renderer, system)
+        self._layouts = Layouts(renderer, self._encoder.control)
+        self._end_tokens = self._probe()
+
+    @property
+    def max_length(self) -> int:
+        """Tokens the model can attend to, or the recipe's smaller bound."""
+        return self._max_length
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Tokens at which generation must stop: the template's end of turn, and end of text."""
+        return list(self._end_tokens)
+
+    def document(self, text: str) -> list[int]:
+        """A raw document between the tokens that the tokenizer itself puts around a text.
+
+        The end-of-text token (where there is one) follows in any case.
+        """
+        tokens, spelt = self._encoder.plain(text)
+        self.counts.add("special_text", spelt)
+        tail, eos = self._tail, self.tokenizer.eos_token_id
+        if eos is not None and eos not in tail:
+            tail = [*tail, eos]
+        return self._checked([*self._head, *tokens, *tail])
+
+    def dialogue(self, turns: Sequence[Turn]) -> list[Piece]:
+        """A conversation as runs of tokens; an answer is an assistant's text and its end of turn.
+
+        What the template writes between the prompt and the text (few do) is learned with the
+        answer, for the model has to write it; what follows the end-of-turn token is not.
+
+        Raises:
+            UserError: the template refuses the turns, or rewrites earlier ones.
+        """
+        messages, marks = self._messages(turns)
+        return self._pieces(self._laid(messages, generation=False), marks)
+
+    def last_turn(self, turns: Sequence[Turn]) -> list[Piece]:
+        """As :meth:`dialogue`, but only the last assistant turn is an answer.
+
+        Turns after it are left out. Works with templates that rewrite earlier turns.
+
+        Raises:
+            UserError: there is no assistant turn, or the template refuses the turns.
+        """
+        messages, marks = self._messages(turns)
+        last = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=None)
+        if last is None:
+            raise UserError("the conversation has no assistant turn to learn", code="no_answer")
+        with _refusals_told():
+            answer = self._layouts.last(messages[: last + 1])
+        before = self._context(messages[:last])
+        layout = Layout(answer.text, (*before.spans, *answer.spans))
+        pieces = self._pieces(layout, marks)
+        final = max(i for i, piece in enumerate(pieces) if piece.answer)
+        return [
+            Piece(p.tokens, p.turn, answer=False) if p.answer and i != final else p
+            for i, p in enumerate(pieces)
+        ]
+
+    def prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Tokens up to where the assistant begins to speak.
+
+        They are those with which a training sequence of these turns and an answer begins.
+
+        Raises:
+            UserError: the template refuses the turns.
+        """
+        messages, marks = self._messages(turns)
+        pieces = self._pieces(self._context(messages), marks)
+        return [token for piece in pieces for token in piece.tokens]
+
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Tokens to text; special tokens are left out unless asked for."""
+        text = self.tokenizer.decode(
+            list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides which tokens a record becomes."""
+        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        backend.pop("truncation"), backend.pop("padding")
+        template = self._layouts.renderer.template
+        today = str(datetime.date.today()) if "strftime_now" in template else ""
+        parts = [
+            _VERSION,
+            backend,
+            template,
+            dict(self._layouts.renderer.variables),
+            self._roles.policy,
+            self._max_length,
+            today,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _messages(self, turns: Sequence[Turn]) -> tuple[list[Message], str]:
+        if not turns:
+            raise UserError("a conversation without turns", code="no_turns")
+        messages = self._roles.settle(turns, self.counts)
+        contents, marks, spelt = mark([m.content for m in messages], self._encoder.special)
+        self.counts.add("special_text", spelt)
+        if marks:
+            messages = [
+                Message(m.role, text, m.turn) for m, text in zip(messages, contents, strict=True)
+            ]
+        return messages, marks
+
+    def _laid(self, messages: Sequence[Message], *, generation: bool) -> Layout:
+        with _refusals_told():
+            layout = self._layouts.of(messages, generation=generation)
+        if layout is None:
+            raise rewritten()
+        return layout
+
+    def _context(self, messages: Sequence[Message]) -> Layout:
+        """The prompt; where earlier answers cannot be told apart in it, as one run."""
+        with _refusals_told():
+            layout = self._layouts.of(messages, generation=True)
+            return layout or Layout(self._layouts.renderer.text(messages, generation=True), ())
+
+    def _pieces(self, layout: Layout, marks: str) -> list[Piece]:
+        pieces: list[Piece] = []
+        at = 0
+        for span in layout.spans:
+            self._add(pieces, layout.text[at : span.start], None, marks)
+            tokens = self._next(pieces, layout.text[span.start : span.stop], marks)
+            if not span.ended:
+                tokens.append(self._eos())
+            pieces.append(Piece(tuple(tokens), span.turn, answer=True))
+            at = span.stop
+        self._add(pieces, layout.text[at:], None, marks)
+        self._checked(pieces[0].tokens if pieces else ())
+        return pieces
+
+    def _add(self, pieces: list[Piece], text: str, turn: int | None, marks: str) -> None:
+        if tokens := self._next(pieces, text, marks):
+            pieces.append(Piece(tuple(tokens), turn, answer=False))
+
+    def _next(self, pieces: list[Piece], text: str, marks: str) -> list[int]:
+        if not text:
+            return []
+        if pieces:
+            return self._encoder.encode(text, pieces[-1].tokens[-1], marks)
+        tokens = self._encoder.encode(text, None, marks)
+        bos = self.tokenizer.bos_token_id
+        if bos in self._head and tokens[:1] != [bos]:
+            tokens = [bos, *tokens]
+        return tokens
+
+    def _eos(self) -> int:
+        eos = self.tokenizer.eos_token_id
+        if eos is None:
+            raise UserError(
+                "neither the chat template nor the tokenizer has an end-of-turn token, so a model "
+                "could never learn to stop",
+                cure="set the tokenizer's eos_token, or take another model",
+                code="no_end_token",
+            )
+        return int(eos)
+
+    def _checked(self, tokens: Sequence[int]) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        doubled = bos is not None and bos in self._head and tuple(tokens[:2]) == (bos, bos)
+        assert not doubled, "a doubled beginning-of-text token"
+        return list(tokens)
+
+    def _probe(self) -> list[int]:
+        """What the template does, said once; returns the end tokens."""
+        ends, said = self._layouts.probe()
+        if self.tokenizer.chat_template:
+            self.said += [*self._roles.said, *said]
+        ids = [self.tokenizer.convert_tokens_to_ids(end) for end in ends]
+        eos = self.tokenizer.eos_token_id
+        return sorted({*ids, *([] if eos is None else [eos])})
+
+
+def _surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Ids that the tokenizer's own post-processor puts before and after a text."""
+    bare = tokenizer("x", add_special_tokens=False).input_ids
+    whole = tokenizer("x").input_ids
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    raise AssertionError("a tokenizer whose special tokens change its text")
+
+
+def _variables(tokenizer: Any) -> dict[str, Any]:
+    return {
+        name: [str(word) for word in value] if isinstance(value, list | tuple) else str(value)
+        for name, value in tokenizer.special_tokens_map.items()
+    }
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """What a template raises becomes a user's error."""
+    try:
+        yield
+    except TemplateRefusedError as refusal:
+        raise UserError(
+            f"the chat template refuses this conversation: {refusal}",
+            "data.template",
+            "mend the turns, or give a template of your own",
+            "template_refuses",
+        ) from None

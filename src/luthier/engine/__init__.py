@@ -1,0 +1,1 @@
+"""The training engine: one loop, its optimizer, checkpoints, watchers and trackers."""

@@ -1,0 +1,1 @@
+"""Before and after: statistics that hold, and the page that shows them."""

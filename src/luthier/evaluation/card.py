@@ -1,0 +1,95 @@
+"""The model card of a run: what it is, how it was made, how well it does, how to load it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from luthier.core.rundir import RunDir, write_text
+
+
+def write(run: RunDir) -> None:
+    """Writes ``README.md``, the last file of a finished run."""
+    write_text(run.card, render(run))
+
+
+def render(run: RunDir) -> str:
+    """The card as Markdown, with the YAML head that model hubs read."""
+    recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    adapter = (run.model / "adapter_config.json").is_file()
+    base = recipe["model"]["name"] or f"{recipe['model']['architecture']} from scratch"
+    objective, method = recipe["objective"]["kind"], recipe["method"]["kind"]
+    head = {"library_name": "peft" if adapter else "transformers", "tags": ["luthier", objective]}
+    if recipe["model"]["name"]:
+        head["base_model"] = base
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {run.path.name}",
+        "",
+        f"`{base}`, tuned with Luthier {environment['luthier']}: {objective}, {method}.",
+        "",
+        *_figures(run),
+        "## Data",
+        "",
+        *_data(environment.get("data", {})),
+        "",
+        "## Load",
+        "",
+        "```python",
+        *_loading(adapter),
+        "```",
+        "",
+        "The chat template is saved with the tokenizer. The full recipe is `recipe.yaml`, the",
+        "measurements are in `evaluation.json` and `report.html`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(run: RunDir) -> list[str]:
+    if not run.evaluation.is_file():
+        return ["No rows were held out, so nothing is known about how well it does.", ""]
+    found = json.loads(run.evaluation.read_text(encoding="utf-8"))
+    lines = [
+        f"## Before and after, on {found['rows']:,} held-out rows",
+        "",
+        "| metric | before | after | difference (95 % interval) | p |",
+        "|---|---|---|---|---|",
+    ]
+    for name, f in found["metrics"].items():
+        interval = f["interval"]
+        change = (
+            f"{f['difference']:+.4g} ({interval[0]:+.4g} to {interval[1]:+.4g})" if interval else ""
+        )
+        p = "" if f["p_value"] is None else f"{f['p_value']:.4f}"
+        lines.append(f"| {name} | {_cell(f['before'])} | {_cell(f['after'])} | {change} | {p} |")
+    return [*lines, ""]
+
+
+def _data(data: dict[str, Any]) -> list[str]:
+    return [
+        f"- {side}: {c['rows']:,} rows, {c['examples']:,} examples, {c['tokens']:,} tokens "
+        f"({c['targets']:,} learned); fingerprint `{c['fingerprint']}`"
+        for side, c in data.items()
+    ]
+
+
+def _loading(adapter: bool) -> list[str]:
+    model = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
+    library = "peft" if adapter else "transformers"
+    return [
+        f"from {library} import {model}",
+        "from transformers import AutoTokenizer",
+        f'model = {model}.from_pretrained("model")',
+        'tokenizer = AutoTokenizer.from_pretrained("model")',
+    ]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,68 @@
+"""What held-out rows ask: prompts for both models, and the answers that the data give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.core.records import Conversation, Example, Origin, Record, Turn
+
+#: Of raw text, how much is shown as a prompt, in tokens.
+_OPENING = 48
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt.
+
+    Attributes:
+        text: as a person reads it.
+        tokens: as the model reads it.
+        references: the right answers, where the data have any.
+        origin: where the row stood.
+    """
+
+    text: str
+    tokens: list[int]
+    references: tuple[str, ...]
+    origin: Origin
+
+
+def questions(
+    records: Sequence[Record], examples: Sequence[Example], codec: Any, count: int
+) -> list[Question]:
+    """At most ``count`` prompts: the conversations' last questions, or openings of raw text.
+
+    Args:
+        records: held-out records.
+        examples: the same in tokens; raw text is asked to go on from a window's opening.
+        codec: turns to tokens.
+        count: how many.
+    """
+    if any(isinstance(record, Conversation) for record in records):
+        asked = (_asked(r, codec) for r in records if isinstance(r, Conversation))
+        return [found for found in asked if found is not None][:count]
+    long = [e for e in examples if len(e.segments) == 1 and e.size >= 2 * _OPENING]
+    taken = min(count, len(long))
+    return [_opening(long[i * len(long) // taken], codec) for i in range(taken)]
+
+
+def _asked(record: Conversation, codec: Any) -> Question | None:
+    last = max((i for i, t in enumerate(record.turns) if t.role == "assistant"), default=None)
+    if not last:
+        return None
+    before = record.turns[:last]
+    reference = record.turns[last].content.strip()
+    return Question(_spoken(before), codec.prompt(before), (reference,), record.origin)
+
+
+def _opening(example: Example, codec: Any) -> Question:
+    tokens = example.segments[0].tokens[:_OPENING].tolist()
+    return Question(codec.decode(tokens), tokens, (), example.origin)
+
+
+def _spoken(turns: Sequence[Turn]) -> str:
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)

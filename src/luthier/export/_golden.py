@@ -1,0 +1,65 @@
+"""Golden prompts: what a model and its export must answer alike, logit by logit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from luthier.core.records import Turn
+from luthier.core.rundir import RunDir, read_lines
+from luthier.data.template import TokenizerCodec
+from luthier.models.load import Loaded
+
+#: Asked where a run kept no samples.
+_BUILT_IN = (
+    ("Where is my order?", "It left our warehouse yesterday."),
+    ("Tell me a story.", "Once upon a time there was a fox who could count to ten."),
+    ("2 + 2 = ?", "4"),
+    ("¿Qué hora es?", "Son las tres 🙂"),
+)
+_COUNT = 8
+#: Tokens of a prompt that are compared; more would take long and show nothing new.
+_LENGTH = 512
+
+
+def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
+    """Held-out prompts with the run's own answers, in tokens; built-in ones where none were kept."""
+    kept = [
+        (str(sample["prompt"]), str(sample["after"]))
+        for sample, _ in zip(read_lines(run.samples), range(_COUNT), strict=False)
+    ]
+    limit = min(_LENGTH, loaded.context)
+    codec = TokenizerCodec(loaded.tokenizer, max_length=limit)
+    made = []
+    for question, answer in kept or _BUILT_IN:
+        answered = loaded.tokenizer(answer, add_special_tokens=False).input_ids
+        made.append([*codec.prompt((Turn("user", question),)), *answered][:limit])
+    return made
+
+
+def logits(module: Any, prompt: Sequence[int]) -> Tensor:
+    """``[T, V]``, by transformers' own attention, one prompt at a time."""
+    base = module.get_base_model() if hasattr(module, "get_base_model") else module
+    if base.config._attn_implementation not in ("sdpa", "eager"):
+        base.set_attn_implementation("sdpa")
+    module.eval()
+    with torch.no_grad():
+        out: Tensor = module(input_ids=torch.tensor([list(prompt)])).logits[0]
+    return out.float()
+
+
+def gap(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """Largest absolute difference; infinite where shapes differ or a value is not finite."""
+    largest = 0.0
+    for ours, theirs in zip(expected, found, strict=True):
+        if ours.shape != theirs.shape:
+            return math.inf
+        difference = float((ours - theirs).abs().max())
+        if not math.isfinite(difference):
+            return math.inf
+        largest = max(largest, difference)
+    return largest

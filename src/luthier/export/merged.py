@@ -1,0 +1,44 @@
+"""Full weights that load with plain transformers: an adapter is added to its base."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from luthier.core import kinds
+from luthier.core import recipe as recipes
+from luthier.core.contracts import Method
+from luthier.core.rundir import RunDir
+from luthier.export import _golden
+from luthier.models.load import Loaded, read_note, save_note
+
+#: Merging in float32 rounds each weight once.
+TOLERANCE = 1e-4
+
+
+def write(run: RunDir, loaded: Loaded, folder: Path) -> None:
+    """Weights in float32, tokenizer with its template, generation config, Luthier's note."""
+    method: Method = kinds.build("methods", recipes.load(run.recipe).method)
+    merged: Any = method.merge(loaded.model.module)
+    merged.save_pretrained(folder, safe_serialization=True)
+    loaded.tokenizer.save_pretrained(folder)
+    own = run.model / "generation_config.json"
+    if own.is_file():
+        shutil.copyfile(own, folder / own.name)
+    note = read_note(run.model)
+    save_note(folder, {**note, "export": "merged"})
+
+
+def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """What plain transformers computes from the folder."""
+    from transformers import AutoModelForCausalLM
+
+    module = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    return [_golden.logits(module, prompt) for prompt in prompts]

@@ -1,0 +1,293 @@
+"""What a recipe would do, found out without training: data, lengths, parameters, memory, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from luthier.assemble import make_codec, scratch_tokenizer
+from luthier.core import kinds
+from luthier.core import recipe as recipes
+from luthier.core.contracts import Codec, Method, Objective
+from luthier.core.errors import DataError, Fault, UserError
+from luthier.core.recipe import Recipe
+from luthier.core.records import Example
+from luthier.data.length import Cut, fit
+from luthier.data.order import Order, total_steps
+from luthier.data.prepare import Part, read_parts
+from luthier.engine import probe
+from luthier.engine.backend import Backend
+from luthier.models.load import Loaded, count_parameters
+from luthier.models.plan import Plan, inner_size, make_plan
+from luthier.models.skeleton import skeleton
+
+#: Rows whose lengths are measured unless every row is asked for.
+MOST = 20_000
+
+
+@dataclass
+class Survey:
+    """One side of the data, as training would see it.
+
+    Attributes:
+        records: how many there are.
+        looked: how many of them were encoded, the first ones and an even draw of the others.
+        lengths: tokens of each example before anything is cut.
+        targets: learned tokens of all of them.
+        cut: what the recipe's choice for overlong examples costs.
+        overlong: faults of examples too long under ``refuse``.
+        faults: records that cannot be encoded at all.
+        examples: how many examples training would get from those looked at.
+        longest: tokens of the longest of these.
+        shown: the first ones, as trained.
+    """
+
+    records: int
+    looked: int
+    lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    targets: int = 0
+    cut: Cut = field(default_factory=Cut)
+    overlong: list[Fault] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    examples: int = 0
+    longest: int = 0
+    shown: list[Example] = field(default_factory=list)
+
+    @property
+    def expected(self) -> int:
+        """Examples of the whole side, scaled up where only a draw was looked at."""
+        return round(self.examples * self.records / max(1, self.looked))
+
+
+@dataclass
+class Inspection:
+    """Everything that is known about a run before it begins.
+
+    Attributes:
+        recipe: the resolved recipe.
+        said: how data and template were understood.
+        faults: what training would refuse in the files themselves.
+        codec: turns to tokens and back.
+        policy: what becomes of overlong examples.
+        train: the training side.
+        validation: the held-out side.
+        trainable: parameters that are trained.
+        total: all parameters.
+        plan: memory, or why it does not suffice.
+        device: where the run would happen.
+        precision: in what arithmetic, and why.
+        rate: the peak learning rate.
+        steps: optimizer steps, and how many an epoch.
+    """
+
+    recipe: Recipe
+    said: list[str]
+    faults: list[Fault]
+    codec: Codec
+    policy: str
+    train: Survey
+    validation: Survey | None
+    trainable: int
+    total: int
+    plan: Plan | UserError
+    device: str
+    precision: tuple[str, str]
+    rate: float
+    steps: tuple[int, int]
+
+    @property
+    def refusals(self) -> list[Fault]:
+        """Everything for which training would refuse to begin."""
+        sides = [side for side in (self.train, self.validation) if side is not None]
+        found = list(self.faults)
+        for side in sides:
+            found += side.overlong
+            found += side.faults if self.recipe.data.malformed == "refuse" else []
+        return found + (list(self.plan.faults) if isinstance(self.plan, UserError) else [])
+
+
+def inspect(recipe: Recipe, *, rows: int = 3, everything: bool = False) -> list[Inspection]:
+    """What training would do, one entry a stage.
+
+    Args:
+        recipe: what ``luthier train`` would run.
+        rows: training examples to keep for showing.
+        everything: measure every row, not :data:`MOST` of them.
+
+    Raises:
+        UserError: what leaves nothing to look at: no such file, no such model.
+    """
+    if not recipe.stages:
+        return [_inspect(recipe, rows, everything, None)[0]]
+    found = []
+    tokenizer: Any = None
+    for stage in recipes.stages(recipe):
+        one, tokenizer = _inspect(recipes.validate(stage), rows, everything, tokenizer)
+        found.append(one)
+    return found
+
+
+def learned(example: Example) -> npt.NDArray[np.bool_]:
+    """Which of an example's tokens the ``lm`` table learns, in the order of its segments."""
+    marks = np.zeros(example.size, dtype=bool)
+    starts = example.starts()
+    ends = [start + len(s.tokens) for start, s in zip(starts, example.segments, strict=True)]
+    children: dict[int, list[int]] = {}
+    for start, segment in zip(starts, example.segments, strict=True):
+        if segment.parent is not None:
+            children.setdefault(ends[segment.parent] - 1, []).append(start)
+    tokens = np.concatenate([segment.tokens for segment in example.segments])
+    table = example.targets["lm"]
+    for position, token in zip(table["position"].tolist(), table["token"].tolist(), strict=True):
+        nexts = children.get(position, []) if position + 1 in ends else [position + 1]
+        for place in nexts:
+            if tokens[place] == token:
+                marks[place] = True
+    return marks
+
+
+def _inspect(
+    recipe: Recipe, rows: int, everything: bool, tokenizer: Any
+) -> tuple[Inspection, Any]:
+    """One run; a later stage has the tokenizer that the first one trained."""
+    objective: Objective = kinds.build("objectives", recipe.objective)
+    method: Method = kinds.build("methods", recipe.method)
+    said: list[str] = []
+    (part, held), faults = _read(recipe, objective, said)
+    if recipe.model.architecture is not None and tokenizer is None:
+        tokenizer = scratch_tokenizer(recipe.model, part, said.append)
+    loaded = skeleton(recipe.model, tokenizer, recipe.training.seed)
+    codec = make_codec(recipe, loaded)
+    said += [*loaded.said, *codec.said]
+    policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
+    most = None if everything else MOST
+    train = _survey(part, objective, codec, policy, rows, most)
+    validation = None if held is None else _survey(held, objective, codec, policy, 0, most)
+    with torch.device("meta"):
+        module = method.prepare(loaded.model.module)
+    trainable, total = count_parameters(module)
+    config = loaded.model.config
+    spec = recipe.training
+    device = Backend(spec.device).device
+    choice = probe.choose(spec, config.hidden_size, inner_size(config))
+    longest = max(train.longest, validation.longest if validation else 0)
+    rate = method.default_rate if isinstance(spec.learning_rate, str) else spec.learning_rate
+    found = Inspection(
+        recipe,
+        said,
+        faults,
+        codec,
+        policy,
+        train,
+        validation,
+        trainable,
+        total,
+        _plan(recipe, loaded, (trainable, total), longest, device, choice["precision"]),
+        str(device),
+        (choice["precision"], choice["because"]),
+        rate,
+        _steps(recipe, train),
+    )
+    return found, loaded.tokenizer if recipe.model.architecture else None
+
+
+def _read(
+    recipe: Recipe, objective: Objective, said: list[str]
+) -> tuple[tuple[Part, Part | None], list[Fault]]:
+    """The rows; where training would refuse some of them, the others."""
+    spec, seed = recipe.data, recipe.training.seed
+    try:
+        return read_parts(spec, objective, seed, said.append), []
+    except DataError as error:
+        if spec.malformed == "skip":
+            raise
+        said.clear()
+        lenient = spec.model_copy(update={"malformed": "skip"})
+        try:
+            return read_parts(lenient, objective, seed, said.append), list(error.faults)
+        except DataError:
+            raise error from None
+
+
+def _survey(
+    part: Part, objective: Objective, codec: Codec, policy: str, rows: int, most: int | None
+) -> Survey:
+    chosen = _drawn(len(part.records), rows, most)
+    found = Survey(len(part.records), len(chosen))
+    lengths: list[int] = []
+    for index in chosen:
+        try:
+            example = objective.encode(part.records[index], codec)
+        except UserError as error:
+            found.faults.extend(error.faults)
+            continue
+        lengths.append(example.depth())
+        found.targets += sum(_rows(table) for table in example.targets.values())
+        try:
+            kept, lost = fit(example, codec.max_length, policy)
+        except DataError as error:
+            found.overlong.extend(error.faults)
+            continue
+        found.cut = found.cut + lost
+        found.examples += len(kept)
+        found.longest = max([found.longest, *(each.size for each in kept)])
+        found.shown += kept[: rows - len(found.shown)]
+    found.lengths = np.sort(np.array(lengths, dtype=np.int64))
+    return found
+
+
+def _drawn(count: int, first: int, most: int | None) -> Sequence[int]:
+    if most is None or count <= most:
+        return range(count)
+    even = np.linspace(0, count - 1, most).astype(int).tolist()
+    return sorted({*range(min(first, count)), *even})
+
+
+def _rows(table: Any) -> int:
+    return len(next(iter(table.values())))
+
+
+def _plan(
+    recipe: Recipe,
+    loaded: Loaded,
+    parameters: tuple[int, int],
+    longest: int,
+    device: torch.device,
+    precision: str,
+) -> Plan | UserError:
+    trainable, total = parameters
+    budget = recipe.training.token_budget
+    if isinstance(budget, int) and longest > budget:
+        return DataError(
+            f"the longest example has {longest:,} tokens, more than training.token_budget "
+            f"({budget:,})",
+            cure="raise training.token_budget, or lower data.max_length",
+            code="over-budget",
+        )
+    try:
+        return make_plan(
+            loaded.model.config,
+            total,
+            trainable,
+            longest=longest,
+            device=device,
+            budget=budget,
+            sixteen_bit=precision != "float32",
+            recompute=recipe.training.gradient_checkpointing,
+        )
+    except UserError as error:
+        return error
+
+
+def _steps(recipe: Recipe, train: Survey) -> tuple[int, int]:
+    spec = recipe.training
+    if not train.expected:
+        return 0, 0
+    order = Order(train.expected, spec.batch_size, spec.seed)
+    total = total_steps(train.expected, spec.batch_size, spec.epochs, spec.max_steps)
+    return total, order.per_epoch

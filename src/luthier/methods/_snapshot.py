@@ -1,0 +1,48 @@
+"""The trainable parameters as they were at step 0, to compute what the model computed then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter of everything that is trained."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+class Snapshot:
+    """A copy of the trainable parameters, swapped in while the reference is open."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.values = {name: p.detach().clone() for name, p in trainable(model).items()}
+
+    @contextmanager
+    def opened(self, model: nn.Module) -> Iterator[None]:
+        """The model computes with the copy; the trained values come back on leaving."""
+        current = trainable(model)
+        with torch.no_grad():
+            kept: dict[str, Tensor] = {}
+            for name, value in self.values.items():
+                kept[name] = current[name].data
+                current[name].data = value
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                current[name].data = value
+
+
+def groups_by_decay(model: nn.Module) -> list[dict[str, object]]:
+    """Two optimizer groups: matrices, which weight decay may shrink, and everything else."""
+    named = trainable(model)
+    groups: list[dict[str, object]] = []
+    for decays in (True, False):
+        names = [n for n, p in named.items() if (p.ndim >= 2) == decays]
+        if names:
+            params = [named[n] for n in names]
+            groups.append({"params": params, "names": names, "rate": 1.0, "decay": decays})
+    return groups

@@ -1,0 +1,1 @@
+"""The bundled base model, its card and the recipe that made it."""

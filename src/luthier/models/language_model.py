@@ -1,0 +1,138 @@
+"""A transformers causal model as objectives see it: hidden states, losses, log-probabilities.
+
+``B`` examples, ``N`` tokens, ``R`` target rows, ``H`` hidden size, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.core.records import Batch
+from luthier.ops import attention
+from luthier.ops.cross_entropy import head_cross_entropy, linear_cross_entropy
+from luthier.ops.logprobs import token_logprobs
+
+
+class CausalModel:
+    """A decoder with its language-model head, possibly under adapters.
+
+    Args:
+        module: a transformers model for causal language modelling, or a peft model around one.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        attention.register()
+
+    @property
+    def base(self) -> Any:
+        """The transformers model without the adapter's wrapping (its layers stay adapted)."""
+        inner = getattr(self.module, "get_base_model", None)
+        return inner() if callable(inner) else self.module
+
+    @property
+    def config(self) -> Any:
+        """The text model's config."""
+        return self.base.config.get_text_config()
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The decoder below the head."""
+        decoder = self.base.get_decoder()
+        assert isinstance(decoder, nn.Module)
+        return decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.module.parameters()).device
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Last hidden states ``[N, H]`` in logical order, whatever the layout."""
+        extra: dict[str, Any] = {}
+        if batch.packed:
+            self._attend(attention.NAME)
+            extra["segments"] = batch.segments
+        else:
+            self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+        out = self.trunk(
+            input_ids=batch.tokens,
+            position_ids=batch.positions,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+            **extra,
+        )
+        states: Tensor = out.last_hidden_state.flatten(0, 1)
+        return states if batch.packed else states.index_select(0, batch.index)
+
+    def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Weighted sum of the ``lm`` table's negative log-likelihoods, in nats."""
+        table = batch.targets["lm"]
+        rows = hidden.index_select(0, table["position"])
+        head = self._plain_head()
+        if head is None:
+            return head_cross_entropy(
+                self.logits,
+                rows,
+                table["token"],
+                table["weight"],
+                self.config.vocab_size,
+                smoothing=smoothing,
+            )
+        softcap, scale = self._logit_shape()
+        return linear_cross_entropy(
+            rows,
+            head.weight,
+            table["token"],
+            table["weight"],
+            bias=head.bias,
+            smoothing=smoothing,
+            softcap=softcap,
+            scale=scale,
+        )
+
+    def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Each target's log-probability ``[R]`` and whether it was the most likely ``[R]``."""
+        table = batch.targets["lm"]
+        rows = hidden.index_select(0, table["position"])
+        return token_logprobs(self.logits, rows, table["token"], self.config.vocab_size)
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """``[R, H] -> [R, V]``, with the architecture's own scaling and cap."""
+        out: Tensor = self.base.get_output_embeddings()(rows)
+        softcap, scale = self._logit_shape()
+        if scale != 1.0:
+            out = out * scale
+        return out if softcap is None else torch.tanh(out / softcap) * softcap
+
+    @contextmanager
+    def generating(self) -> Iterator[Any]:
+        """The module in evaluation mode with transformers' own attention and cache."""
+        training = self.module.training
+        self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+        self.module.eval()
+        try:
+            yield self.module
+        finally:
+            self.module.train(training)
+
+    def _attend(self, name: str) -> None:
+        if self.base.config._attn_implementation != name:
+            self.base.set_attn_implementation(name)
+
+    def _plain_head(self) -> nn.Linear | None:
+        """The head where it is one plain matrix; ``None`` where an adapter sits on it."""
+        head = self.base.get_output_embeddings()
+        return head if type(head) is nn.Linear else None
+
+    def _logit_shape(self) -> tuple[float | None, float]:
+        """Soft cap and factor that some architectures put on their logits."""
+        config = self.config
+        scale = float(getattr(config, "logit_scale", None) or 1.0)
+        divisor = float(getattr(config, "logits_scaling", None) or 1.0)
+        return getattr(config, "final_logit_softcapping", None), scale / divisor

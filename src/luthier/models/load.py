@@ -1,0 +1,279 @@
+"""Model and tokenizer from a hub id, a folder, a run or a peft adapter; safetensors only."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from luthier.core.errors import RecipeError, UserError, nearest
+from luthier.core.recipe import ModelSpec
+from luthier.core.rundir import RunDir
+from luthier.models.language_model import CausalModel
+
+BUILTIN = Path(__file__).resolve().parent / "builtin"
+#: Beside the weights of a finished run: what plain transformers has no place for.
+NOTE = "luthier.json"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a model name leads.
+
+    Attributes:
+        kind: ``hub``, ``folder`` (full weights) or ``adapter``.
+        name: hub id or absolute path.
+    """
+
+    kind: Literal["hub", "folder", "adapter"]
+    name: str
+
+
+@dataclass
+class Loaded:
+    """A model ready for use.
+
+    Attributes:
+        model: the model with its heads.
+        tokenizer: the transformers tokenizer.
+        name: what was asked for.
+        said: what was decided on the way, for the user to read.
+    """
+
+    model: CausalModel
+    tokenizer: Any
+    name: str
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def context(self) -> int:
+        """Tokens the model can attend to."""
+        return context_of(self.model.config, self.tokenizer)
+
+
+def locate(name: str, *, weights: bool = True) -> Where:
+    """What a recipe's model name means, without loading anything.
+
+    Args:
+        name: as in a recipe; a run in stages means its last stage's model.
+        weights: whether a folder must hold a model, or a tokenizer is enough.
+
+    Raises:
+        RecipeError: a builtin that does not exist, or a folder without a model.
+    """
+    if name.startswith("builtin:"):
+        folder = BUILTIN / name.removeprefix("builtin:")
+        known = [p.parent.name for p in BUILTIN.glob("*/config.json")]
+        if folder.name not in known:
+            raise RecipeError(f"unknown model '{name}': {nearest(folder.name, known)}")
+        return Where("folder", str(folder))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not weights and (path / "tokenizer.json").is_file():
+            return Where("folder", str(path.resolve()))
+        return _folder(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
+        raise RecipeError(
+            f"no model folder '{name}'", cure="name a folder, a run, a hub id or builtin:nano"
+        )
+    return Where("hub", name)
+
+
+def load(
+    spec: ModelSpec | str, *, device: torch.device | None = None, adapter: bool = True
+) -> Loaded:
+    """A pretrained model with its tokenizer, weights in float32.
+
+    Args:
+        spec: name, or the recipe's model part.
+        device: where to put it; the CPU if unset.
+        adapter: whether an adapter is put on its base; without it the base alone is loaded.
+
+    Raises:
+        UserError: not found, not reachable, pickled weights, or code nobody asked to run.
+    """
+    spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
+    assert spec.name is not None
+    where = locate(spec.name)
+    said: list[str] = []
+    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
+    options = {
+        "revision": spec.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "local_files_only": base.kind != "hub" or spec.offline,
+    }
+    options = {k: v for k, v in options.items() if v is not None}
+    module = _weights(base, options)
+    home = (
+        where
+        if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
+        else base
+    )
+    tokenizer = _tokenizer(home, options)
+    if where.kind == "adapter" and adapter:
+        module = _adapter(module, where.name)
+    module.to(device or torch.device("cpu"))
+    return Loaded(CausalModel(module), tokenizer, spec.name, said)
+
+
+def tokenizer_at(where: Where) -> Any:
+    """The tokenizer of a place.
+
+    Raises:
+        UserError: there is none, or it cannot be reached.
+    """
+    return _tokenizer(where, {"local_files_only": where.kind != "hub"})
+
+
+def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
+    """A model of an architecture with fresh weights.
+
+    Raises:
+        RecipeError: unknown architecture, or a setting that it does not have.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    assert spec.architecture is not None
+    try:
+        config = AutoConfig.for_model(
+            spec.architecture,
+            **{
+                "vocab_size": len(tokenizer),
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+                **spec.config,
+            },
+        )
+        known = AutoConfig.for_model(spec.architecture)
+    except (ValueError, KeyError) as error:
+        raise RecipeError(f"model.architecture '{spec.architecture}': {error}") from error
+    for name in spec.config:
+        if not hasattr(known, name):
+            raise RecipeError(
+                f"model.config.{name}: {spec.architecture} has no such setting, "
+                f"{nearest(name, known.to_dict())}"
+            )
+    torch.manual_seed(seed)
+    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return Loaded(CausalModel(module), tokenizer, f"{spec.architecture} from scratch")
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """``(trainable, total)`` parameters, tied ones once."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return trainable, sum(p.numel() for p in module.parameters())
+
+
+def context_of(config: Any, tokenizer: Any) -> int:
+    """Tokens that the architecture, or else the tokenizer, can take."""
+    for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+        if value := getattr(config, name, None):
+            return int(value)
+    return int(min(getattr(tokenizer, "model_max_length", 2048), 1_000_000))
+
+
+def save_note(folder: Path, note: dict[str, Any]) -> None:
+    """Writes what plain transformers has no place for: the base by name, the objective."""
+    (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What :func:`save_note` wrote; empty where there is none."""
+    path = folder / NOTE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _folder(path: Path) -> Where:
+    run = RunDir(path)
+    if run.is_run and (stages := run.stages):
+        if not stages[-1].finished:
+            raise RecipeError(
+                f"run '{path}' has not finished its last stage, '{stages[-1].path.name}'",
+                cure=f"finish it: luthier train --resume {path}; or name the folder of a stage",
+            )
+        return _folder(stages[-1].path)
+    if run.is_run:
+        if not run.model.is_dir():
+            raise RecipeError(
+                f"run '{path}' has no model yet", cure=f"finish it: luthier train --resume {path}"
+            )
+        path = run.model
+    if (path / "adapter_config.json").is_file():
+        return Where("adapter", str(path))
+    if (path / "config.json").is_file():
+        return Where("folder", str(path))
+    raise RecipeError(f"'{path}' holds no model: neither config.json nor adapter_config.json")
+
+
+def _base_of(adapter: Path) -> Where:
+    note = read_note(adapter).get("base")
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    name = note if note and note.startswith("builtin:") else config.get("base_model_name_or_path")
+    if not name:
+        raise UserError(f"adapter '{adapter}' does not say what its base model is")
+    return locate(str(name))
+
+
+def _weights(where: Where, options: dict[str, Any]) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            module: nn.Module = AutoModelForCausalLM.from_pretrained(
+                where.name, dtype=torch.float32, use_safetensors=True, **options
+            )
+    except (OSError, ValueError) as error:
+        raise _load_error(where, error) from error
+    return module
+
+
+def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(where.name, **options)
+    except (OSError, ValueError) as error:
+        raise _load_error(where, error) from error
+
+
+def _adapter(module: nn.Module, folder: str) -> nn.Module:
+    from peft import PeftModel
+
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise UserError(
+            f"adapter '{folder}' has no adapter_model.safetensors",
+            cure="only safetensors are loaded, never pickles: convert the weights first",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            adapted: nn.Module = PeftModel.from_pretrained(module, folder)
+    except (OSError, ValueError, RuntimeError, UserWarning) as error:
+        raise UserError(
+            f"adapter '{folder}' does not fit its base: {_first_line(error)}"
+        ) from error
+    return adapted
+
+
+def _load_error(where: Where, error: Exception) -> UserError:
+    text = str(error)
+    if "trust_remote_code" in text:
+        cure = "set model.trust_remote_code: true if you trust its authors"
+    elif "safetensors" in text:
+        cure = "only safetensors are loaded, never pickles: convert the weights first"
+    elif where.kind == "hub":
+        cure = "check the id and the network, or name a local folder or builtin:nano"
+    else:
+        cure = "is the folder complete? it needs config.json, model.safetensors, tokenizer.json"
+    return UserError(f"cannot load '{where.name}': {_first_line(error)}", cure=cure)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]

@@ -1,0 +1,61 @@
+"""A model's shape without its weights: enough to count parameters and to plan memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.core.errors import UserError
+from luthier.core.recipe import ModelSpec
+from luthier.models.language_model import CausalModel
+from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+
+
+def skeleton(spec: ModelSpec, tokenizer: Any = None, seed: int = 0) -> Loaded:
+    """The model on torch's ``meta`` device, with its real tokenizer; nothing large is read.
+
+    Args:
+        spec: the recipe's model part.
+        tokenizer: of a model from scratch.
+        seed: of a model from scratch.
+
+    Raises:
+        UserError: not found, or no causal language model.
+    """
+    if spec.architecture is not None:
+        with torch.device("meta"):
+            return from_scratch(spec, tokenizer, seed)
+    assert spec.name is not None
+    where = locate(spec.name)
+    folder = Path(where.name)
+    base = _base_of(folder) if where.kind == "adapter" else where
+    own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
+    module = _empty(base.name, spec)
+    if where.kind == "adapter":
+        from peft import PeftConfig, get_peft_model
+
+        with torch.device("meta"):
+            module = get_peft_model(module, PeftConfig.from_pretrained(where.name))
+    return Loaded(CausalModel(module), tokenizer_at(where if own else base), spec.name)
+
+
+def _empty(name: str, spec: ModelSpec) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    if spec.revision is not None:
+        options["revision"] = spec.revision
+    try:
+        config = AutoConfig.from_pretrained(name, local_files_only=spec.offline, **options)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
+            )
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0][:300]
+        raise UserError(
+            f"cannot read the configuration of '{name}': {first}",
+            cure="check the name and the network, or name a local folder or builtin:nano",
+        ) from error

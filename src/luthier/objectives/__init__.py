@@ -1,0 +1,1 @@
+"""What is optimised: one file an objective; `sft.py` is the model of the others."""

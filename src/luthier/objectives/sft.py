@@ -1,0 +1,81 @@
+"""Supervised fine-tuning: learn the assistant's turns of conversations.
+
+The loss is the negative log-likelihood of the answer's tokens given everything before them,
+``-sum_t w_t log p(x_t | x_<t)``, over the tokens that ``train_on`` picks, divided by their number
+over the whole step (never a mean of means).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from luthier.core.contracts import Codec, Head, KindConfig, Models, Piece
+from luthier.core.errors import DataError
+from luthier.core.records import Batch, Conversation, Example, Record, causal_example
+
+
+class Config(KindConfig):
+    """Settings of supervised fine-tuning."""
+
+    kind: str = "sft"
+    train_on: Literal["assistant", "last_turn", "all"] = "assistant"
+    """Every assistant turn, the last one only, or the whole conversation."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Szegedy et al. 2016 (arXiv 1512.00567)."""
+
+
+class Objective:
+    """See the module."""
+
+    records: ClassVar[tuple[type[Record], ...]] = (Conversation,)
+    metrics: ClassVar[tuple[str, ...]] = ("perplexity", "token_accuracy", "rouge", "bleu")
+    overlong: ClassVar[str] = "refuse"
+    needs_reference: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The language-model head."""
+        return (Head("lm"),)
+
+    def encode(self, record: Record, codec: Codec) -> Example:
+        """A conversation as one segment whose targets are the turns that are learned."""
+        assert isinstance(record, Conversation)
+        if self.config.train_on == "last_turn":
+            pieces = codec.last_turn(record.turns)
+        else:
+            pieces = codec.dialogue(record.turns)
+        runs = [(piece.tokens, self._learned(piece)) for piece in pieces]
+        example = causal_example(runs, record.origin)
+        if not len(example.targets["lm"]["token"]):
+            raise DataError(
+                "nothing to learn: no assistant turn with text",
+                str(record.origin),
+                "give the row an answer, or set objective.train_on: all",
+                code="no-target",
+            )
+        return example
+
+    def arrange(self, examples: Sequence[Example], rng: np.random.Generator) -> Sequence[Example]:
+        """Nothing changes between epochs."""
+        return examples
+
+    def weights(self, batch: Batch) -> dict[str, float]:
+        """Learned tokens."""
+        return {"nll": float(batch.targets["lm"]["weight"].sum())}
+
+    def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
+        """Sum of the learned tokens' negative log-likelihoods."""
+        hidden = models.policy.hidden(batch)
+        smoothing = self.config.label_smoothing
+        return {"nll": models.policy.nll(batch, hidden, smoothing=smoothing)}
+
+    def _learned(self, piece: Piece) -> bool:
+        return piece.answer or self.config.train_on == "all"

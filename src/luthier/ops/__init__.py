@@ -1,0 +1,1 @@
+"""Plain arithmetic that parts share: attention over segments, losses, log-probabilities."""

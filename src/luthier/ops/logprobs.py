@@ -1,0 +1,45 @@
+"""Log-probabilities of chosen tokens, in chunks that never hold all logits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from luthier.ops.cross_entropy import chunk_rows
+
+
+def token_logprobs(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, vocabulary: int
+) -> tuple[Tensor, Tensor]:
+    """``log softmax(head(h))[label]`` of each row, and whether the label is the most likely.
+
+    Args:
+        head: ``[r, H] -> [r, V]`` logits.
+        hidden: ``[R, H]``.
+        labels: ``[R]`` token ids.
+        vocabulary: ``V``, which sets the size of a chunk.
+
+    Returns:
+        Log-probabilities ``[R]`` in nats, differentiable (logits are recomputed in the backward
+        pass), and ``[R]`` booleans.
+    """
+
+    def chunk(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head(h)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        picked = logits.gather(1, y[:, None])[:, 0]
+        return picked - logits.logsumexp(-1), logits.detach().argmax(-1) == y
+
+    rows = chunk_rows(vocabulary)
+    parts = []
+    # Without rows the head runs all the same: DDP waits for the gradient of every parameter.
+    for at in range(0, max(1, len(hidden)), rows):
+        h, y = hidden[at : at + rows], labels[at : at + rows]
+        if torch.is_grad_enabled() and hidden.requires_grad:
+            parts.append(checkpoint(chunk, h, y, use_reentrant=False))
+        else:
+            parts.append(chunk(h, y))
+    return torch.cat([p for p, _ in parts]), torch.cat([c for _, c in parts])

@@ -1,0 +1,102 @@
+"""What every test stands on: no network, a cache of its own, two threads, two finished runs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Read by libraries when they are imported, so before any test module is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LUTHIER_CACHE"] = tempfile.mkdtemp(prefix="luthier-test-cache-")
+os.environ.pop("LUTHIER_CACHE_BYTES", None)
+
+#: Small enough to learn something in a few steps.
+TINY = {
+    "architecture": "llama",
+    "config": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "max_position_embeddings": 128,
+    },
+    "tokenizer": {"vocab_size": 400},
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings that peft raises about transformers; not ours to mend."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+    )
+
+
+def pytest_unconfigure() -> None:
+    """Takes the cache away again."""
+    import shutil
+
+    shutil.rmtree(os.environ["LUTHIER_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+def sums() -> list[dict[str, str]]:
+    """Questions with answers that a tiny model can learn."""
+    return [
+        {"prompt": f"What is {a} plus {b}?", "response": f"The sum is {a + b}."}
+        for a in range(8)
+        for b in range(8)
+    ]
+
+
+def tiny_recipe(output: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe that takes seconds."""
+    return {
+        "model": TINY,
+        "method": "full",
+        "data": {"train": sums()},
+        "training": {
+            "max_steps": 12,
+            "learning_rate": 5e-3,
+            "precision": "float32",
+            "evaluate_every": 6,
+            "threads": 1,
+            "trackers": [],
+        },
+        "evaluation": {"samples": 4, "generate_rows": 4, "max_new_tokens": 16, "resamples": 100},
+        "output": str(output),
+        **changes,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished full run of a tiny model; not to be written to."""
+    import luthier
+
+    output = tmp_path_factory.mktemp("runs") / "full"
+    return luthier.train(tiny_recipe(output), quiet=True).path
+
+
+@pytest.fixture(scope="session")
+def tiny_lora_run(tiny_run: Path) -> Path:
+    """The folder of a finished LoRA run of two steps on :func:`tiny_run`; not to be written to."""
+    import luthier
+
+    changes: dict[str, Any] = {
+        "model": str(tiny_run),
+        "method": {"kind": "lora", "rank": 4},
+    }
+    recipe = tiny_recipe(tiny_run.parent / "lora", **changes)
+    recipe["training"] = {**recipe["training"], "max_steps": 2, "learning_rate": 2e-2}
+    return luthier.train(recipe, quiet=True).path
