@@ -126,7 +126,11 @@ def tree(
         position.extend(int(start + i) for i in range(len(run) - 1))
         token.extend(int(t) for t in run[1:])
     weight = rng.uniform(0.2, 2.0, len(token)).astype(np.float32)
-    table = {"position": np.array(position), "token": np.array(token), "weight": weight}
+    table = {
+        "position": np.array(position, dtype=np.int64),
+        "token": np.array(token, dtype=np.int64),
+        "weight": weight,
+    }
     segments = tuple(Segment(run, parent) for run, parent in zip(runs, parents, strict=True))
     return Example(segments, {"lm": table}, ORIGIN)
 

@@ -31,9 +31,7 @@ TINY = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings that peft raises about transformers; not ours to mend."""
-    config.addinivalue_line(
-        "filterwarnings", "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-    )
+    config.addinivalue_line("filterwarnings", "ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 
 def pytest_unconfigure() -> None:
@@ -98,5 +96,5 @@ def tiny_lora_run(tiny_run: Path) -> Path:
         "method": {"kind": "lora", "rank": 4},
     }
     recipe = tiny_recipe(tiny_run.parent / "lora", **changes)
-    recipe["training"] = {**recipe["training"], "max_steps": 2, "learning_rate": 2e-2}
+    recipe["training"] = {**recipe["training"], "max_steps": 2, "learning_rate": 0.1}
     return luthier.train(recipe, quiet=True).path

@@ -19,6 +19,16 @@ from luthier.models.tokenizer import train_tokenizer
 Say = Callable[[str], None]
 
 
+#: What the template path counts, in words.
+TEMPLATE_EVENTS = {
+    "special_text": "times text spelled a special token and stayed plain text",
+    "system_merged": "system turns merged into the first user turn",
+    "system_dropped": "system turns left out",
+    "tool_as_user": "tool turns rendered as user turns",
+    "spurious_space": "answers where the tokenizer adds a space",
+}
+
+
 @dataclass
 class Parts:
     """Everything a run is made of, before anything is trained.
@@ -127,6 +137,8 @@ def describe(name: str, counts: dict[str, Any]) -> str:
             f"; {cut['tokens']:,} tokens cut away ({cut['targets']:,} learned ones), "
             f"{cut['dropped']:,} examples dropped"
         )
+    for event, number in counts["template"].items():
+        line += f"; {number:,} {TEMPLATE_EVENTS.get(event, event)}"
     if counts["skipped"]:
         line += f"; {counts['skipped']:,} rows skipped"
     return line

@@ -74,8 +74,10 @@ class Chat:
         return cls(loaded, note)
 
     def answer(self, prompt: str, *, system: str | None = None, **sampling: Any) -> str:
-        """The answer to one user message; greedy unless ``sampling`` says more (the fields of
-        :class:`~luthier.generation.sampling.Sampling`)."""
+        """The answer to one user message; greedy unless ``sampling`` says more.
+
+        ``sampling`` are the fields of :class:`~luthier.generation.sampling.Sampling`.
+        """
         return self.answers([prompt], Sampling(**sampling), system=system)[0]
 
     def answers(

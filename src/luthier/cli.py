@@ -124,7 +124,7 @@ def _usage(error: typer.TyperException) -> int:
         return error.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "luthier"
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace(". Did you", ", did you")
     screen.complain(message[:1].lower() + message[1:], f"`{path} --help` shows how")
     return error.exit_code
 

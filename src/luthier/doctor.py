@@ -28,8 +28,8 @@ EXTRAS = {
 }
 _GB = 2**30
 _MEMORY, _DISK = 2 * _GB, 5 * _GB
-#: A layer's sizes for the probe: those of a model of a few hundred million parameters.
-_HIDDEN, _INNER = 1024, 4096
+#: A layer's sizes for the probe: large enough to tell, small enough to answer at once.
+_HIDDEN, _INNER = 256, 1024
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _disk() -> Iterator[Fact]:
     place = cache.folder()
     nearest = next(p for p in (place, *place.parents) if p.exists())
     held = sum(entry.size for entry in cache.entries()) if place.is_dir() else 0
-    bound = int(os.environ.get("LUTHIER_CACHE_BYTES", cache.DEFAULT_BOUND))
+    bound = cache.bound()
     writable = os.access(nearest, os.W_OK)
     yield Fact(
         "cache",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,11 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokeniz
 def prepare(spec: TrainingSpec) -> dict[str, Any]:
     """Threads and allocator of this process, before any model is loaded."""
     return {"threads": prepare_host(spec.threads)}
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes, as launchers of several ranks tell it."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def describe() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from luthier.assemble import Parts
 from luthier.core import cache
 from luthier.core.errors import RecipeError, TrainingError, nearest
 from luthier.core.records import Batch, Example
-from luthier.core.rundir import RunDir
+from luthier.core.rundir import RunDir, write_text
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
 from luthier.data.order import Order, generator, total_steps
 from luthier.engine import checkpoint, probe
@@ -29,6 +29,9 @@ from luthier.models.plan import Plan, inner_size, make_plan
 from luthier.models.run_models import RunModels
 
 Say = Callable[[str], None]
+
+#: Tokens that a packed row is filled to a multiple of where shapes are costly.
+FILL = 256
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def fit(
         say, quiet = _silent, True
     data = _ready(parts, backend, choices)
     _announce(parts, backend, choices, data, say)
+    _check_metric(parts, data)
     if backend.main and not old:
+        write_text(folder.recipe, parts.recipe.to_yaml())
         environment.write(folder, _environment(parts, backend, choices))
     done = old.step if old else 0
     trackers = open_trackers(folder, spec.trackers, data.total, done, quiet) if backend.main else []
@@ -98,7 +103,7 @@ def _loop(
     stop: Stop,
     state: State,
 ) -> Loop:
-    loop = Loop(
+    return Loop(
         parts.recipe.training,
         folder,
         backend,
@@ -111,8 +116,6 @@ def _loop(
         stop,
         state,
     )
-    _check_metric(parts, loop)
-    return loop
 
 
 def peak_rate(parts: Parts) -> float:
@@ -234,8 +237,11 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
         rng = generator(spec.seed, epoch, number, 1)
         return list(parts.objective.arrange(chosen, rng)), epoch
 
+    # On CPUs every new shape of a 16-bit product costs a new kernel, in time and memory.
+    fill = FILL if backend.device.type == "cpu" and backend.precision == "bfloat16" else 1
+
     def to_batch(chosen: Sequence[Example]) -> Batch:
-        return move(collate(chosen), backend.device)
+        return move(collate(chosen, fill=fill), backend.device)
 
     def cut(sizes: Sequence[int]) -> list[list[int]]:
         return micro_batches(sizes, plan.token_budget, backend.ranks)
@@ -268,13 +274,13 @@ def _same(old: dict[str, str], new: dict[str, str]) -> None:
         )
 
 
-def _check_metric(parts: Parts, loop: Loop) -> None:
+def _check_metric(parts: Parts, data: Data) -> None:
     rule = parts.recipe.training.early_stopping
     if rule is None:
         return
-    if not loop.data.validation:
+    if not data.validation:
         raise RecipeError("training.early_stopping needs data.validation")
-    names = ["loss", *parts.objective.weights(loop.data.collate([loop.data.train[0]]))]
+    names = ["loss", *parts.objective.weights(data.collate([data.train[0]]))]
     if rule.metric not in names:
         raise RecipeError(
             f"training.early_stopping.metric '{rule.metric}': {nearest(rule.metric, names)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 
 from luthier.assemble import make_codec, scratch_tokenizer
 from luthier.core import kinds
-from luthier.core import recipe as recipes
 from luthier.core.contracts import Codec, Method, Objective
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
+from luthier.core.rundir import RunDir
 from luthier.data.length import Cut, fit
 from luthier.data.order import Order, total_steps
 from luthier.data.prepare import Part, read_parts
@@ -25,6 +26,7 @@ from luthier.engine.backend import Backend
 from luthier.models.load import Loaded, count_parameters
 from luthier.models.plan import Plan, inner_size, make_plan
 from luthier.models.skeleton import skeleton
+from luthier.stages import plan
 
 #: Rows whose lengths are measured unless every row is asked for.
 MOST = 20_000
@@ -124,10 +126,13 @@ def inspect(recipe: Recipe, *, rows: int = 3, everything: bool = False) -> list[
     """
     if not recipe.stages:
         return [_inspect(recipe, rows, everything, None)[0]]
-    found = []
+    found: list[Inspection] = []
     tokenizer: Any = None
-    for stage in recipes.stages(recipe):
-        one, tokenizer = _inspect(recipes.validate(stage), rows, everything, tokenizer)
+    for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
+        own = stage.recipe
+        if stage.chained:  # its model does not exist yet; it will have the shape of this one
+            own = own.model_copy(update={"model": found[-1].recipe.model})
+        one, tokenizer = _inspect(own, rows, everything, tokenizer if stage.chained else None)
         found.append(one)
     return found
 
@@ -151,10 +156,8 @@ def learned(example: Example) -> npt.NDArray[np.bool_]:
     return marks
 
 
-def _inspect(
-    recipe: Recipe, rows: int, everything: bool, tokenizer: Any
-) -> tuple[Inspection, Any]:
-    """One run; a later stage has the tokenizer that the first one trained."""
+def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tuple[Inspection, Any]:
+    """One run, and the tokenizer that a later stage shares with it."""
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
     said: list[str] = []

@@ -36,7 +36,7 @@ def hushed() -> Iterator[None]:
 
     Downloads from the hub keep their bar on a terminal: they may take minutes.
     """
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

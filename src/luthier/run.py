@@ -13,7 +13,7 @@ from luthier.assemble import assemble
 from luthier.core import recipe as recipes
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.recipe import Recipe
-from luthier.core.rundir import RunDir, open_run, read_lines, write_text
+from luthier.core.rundir import RunDir, open_run, read_lines
 from luthier.fit import fit
 from luthier.judge import judge, save_result
 from luthier.stages import train_stages
@@ -133,12 +133,13 @@ def evaluate(run: str | os.PathLike[str], *, quiet: bool = False) -> dict[str, A
 
 
 def _train_one(recipe: Recipe, folder: RunDir, say: Say, quiet: bool, *, resumed: bool) -> Run:
-    if not resumed:
+    first = environment.first_rank()
+    if not first:
+        say = _silent
+    elif not resumed:
         _claim(folder)
     choices = environment.prepare(recipe.training)
     parts = assemble(recipe, say)
-    if not resumed:
-        write_text(folder.recipe, recipe.to_yaml())
     outcome = fit(parts, folder, choices, say, quiet=quiet, resumed=resumed)
     if outcome.status == "stopped":
         say(f"stopped; continue with: luthier train --resume {folder.path}")
@@ -177,6 +178,10 @@ def _claim(folder: RunDir) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"cannot make output '{folder.path}': {error}") from None
+
+
+def _silent(_line: str) -> None:
+    """Ranks but the first say nothing."""
 
 
 def _dated() -> Path:

@@ -33,8 +33,8 @@ class Staged:
             stage.recipe.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         (self.stages[1].model / "adapter_config.json").write_text("{}", encoding="utf-8")
         self.change(0, perplexity={"before": 4100.0, "after": 85.0})
-        recipe = {"model": {"name": None, "architecture": "llama"}, "stages": [{}, {}]}
-        self.folder.recipe.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        whole = {"model": {"name": None, "architecture": "llama"}, "stages": [{}, {}]}
+        self.folder.recipe.write_text(yaml.safe_dump(whole), encoding="utf-8")
         write_json(self.folder.environment, {"luthier": "0.1.0", "stages": True})
 
     def change(self, stage: int, **figures: Any) -> None:
@@ -88,12 +88,13 @@ def staged(tmp_path: Path, full_run: RunDir) -> Staged:
 
 
 def test_the_whole_is_finished_when_its_card_is_written(staged: Staged) -> None:
-    assert not staged.folder.finished
+    finished = [staged.folder.finished]
     staged.write()
     assert json.loads(staged.folder.stage_list.read_text()) == {"stages": list(NAMES)}
-    assert staged.folder.finished
+    finished.append(staged.folder.finished)
     staged.stages[0].card.unlink()
-    assert not staged.folder.finished
+    finished.append(staged.folder.finished)
+    assert finished == [False, True, False]
 
 
 def test_the_last_stages_figures_stand_where_a_single_runs_do(staged: Staged) -> None:
@@ -173,6 +174,9 @@ def test_short_stages_keep_their_border_on_the_axis(staged: Staged) -> None:
     paths = [line.path for line in chart.views[0].lines if line.style == "border"]
     # Steps 1 to 4 on the axis; the border lies at step 2.
     assert paths == [f"M{1000 / 3:.1f} 0V1000"]
+    assert stages_page.shares([read(stage) for stage in staged.stages]) == pytest.approx(
+        [100 / 3, 200 / 3]
+    )
 
 
 def test_what_was_not_measured_is_said(staged: Staged) -> None:

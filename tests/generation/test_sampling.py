@@ -35,9 +35,7 @@ def sampler(context: int = 128, end: list[int] | None = None, **tokens: Any) -> 
     tokenizer = builders.tokenizer()
     for name, value in tokens.items():
         setattr(tokenizer, name, value)
-    return Sampler(
-        model.generating, tokenizer, codec.end_tokens if end is None else end, context
-    )
+    return Sampler(model.generating, tokenizer, codec.end_tokens if end is None else end, context)
 
 
 def prompts() -> list[list[int]]:
@@ -188,7 +186,7 @@ def test_an_answer_that_fills_the_context_is_a_programmers_mistake() -> None:
 
 
 def test_the_models_own_preferences_are_set_aside() -> None:
-    """A generation_config.json with beams or forbidden tokens would make before and after unlike."""
+    """A model's generation_config.json with forbidden tokens would make it answer unlike itself."""
     from transformers import GenerationConfig
 
     model, _ = talker()

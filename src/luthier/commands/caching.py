@@ -17,7 +17,6 @@ def show(context: typer.Context) -> None:
     """Show the cache's place, entries and sizes."""
     if context.invoked_subcommand is not None:
         return
-    import os
     from collections import defaultdict
 
     from luthier.commands import screen
@@ -29,7 +28,7 @@ def show(context: typer.Context) -> None:
     kinds: dict[str, list[int]] = defaultdict(list)
     for entry in known:
         kinds[entry.kind].append(entry.size)
-    bound = int(os.environ.get("LUTHIER_CACHE_BYTES", cache.DEFAULT_BOUND))
+    bound = cache.bound()
     rows = [("place", str(cache.folder()))]
     rows += [(kind, _words(sizes)) for kind, sizes in sorted(kinds.items())]
     rows.append(("together", f"{size(sum(entry.size for entry in known))} of {size(bound)}"))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from luthier.commands.training import STOPPED
+
 
 def demo(
     output: Annotated[
@@ -23,4 +25,6 @@ def demo(
     from luthier.quiet import hushed
 
     with hushed():
-        import_module("luthier.demo.command").run(output, quiet)
+        run = import_module("luthier.demo.command").run(output, quiet)
+    if not run.finished:
+        raise typer.Exit(STOPPED)

@@ -12,9 +12,7 @@ def export(
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help="What to make: merged.")],
     output: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR", help="Where; must not exist yet.", show_default="RUN-TARGET"
-        ),
+        typer.Option(metavar="DIR", help="Where; must not exist yet.", show_default="RUN-TARGET"),
     ] = None,
 ) -> None:
     """Write a run's model in another shape, proved to be the same.

@@ -37,7 +37,8 @@ def inspect(
 
     RECIPE is a file or a ready recipe's name, KEY=VALUE changes it, as training.epochs=5.
 
-    Data, lengths, what would be cut, parameters, memory, steps. Nothing is trained and no weight is loaded. What training would refuse is counted and named.
+    Data, lengths, what would be cut, parameters, memory, steps. No weight is loaded. What training
+    would refuse is counted and named.
     """
     path, words = needed(recipe, overrides)
 
@@ -74,7 +75,7 @@ def _show(made: Console, one: Inspection) -> None:
     _show_examples(made, one)
     limit = one.codec.max_length
     screen.heading(made, f"Lengths in tokens; {limit:,} fit")
-    for line in histogram(one.train.lengths, limit):
+    for line in histogram(one.train.lengths):
         made.print(f"  {line}" if line else "", soft_wrap=True)
     for name, side in sides:
         for line in _cuts(name, side, one.policy, limit):
@@ -98,9 +99,7 @@ def _show_examples(made: Console, one: Inspection) -> None:
         if number:
             made.print()
         learned = sum(len(table["token"]) for table in example.targets.values())
-        made.print(
-            f"  {example.origin}: {example.size:,} tokens, {learned:,} learned", style="dim"
-        )
+        made.print(f"  {example.origin}: {example.size:,} tokens, {learned:,} learned", style="dim")
         for text in painted(example, one.codec, colours):
             for line in text.wrap(made, made.width - 4, tab_size=4):
                 line.rstrip()
@@ -114,7 +113,9 @@ def _counts(side: Survey) -> str:
     else:
         line += ","
     total = int(side.lengths.sum())
-    return f"{line} {len(side.lengths):,} examples, {total:,} tokens, {side.targets:,} of them learned"
+    return (
+        f"{line} {len(side.lengths):,} examples, {total:,} tokens, {side.targets:,} of them learned"
+    )
 
 
 def _cuts(name: str, side: Survey, policy: str, limit: int) -> Iterator[str]:
@@ -168,7 +169,6 @@ def _training(one: Inspection) -> Iterator[tuple[str, str]]:
 def _verdict(made: Console, found: Sequence[Inspection], words: list[str]) -> None:
     """What training would say first: that it begins, or what it refuses."""
     from luthier.commands import screen
-    from luthier.core.errors import Fault
 
     made.print()
     refusals = [fault for one in found for fault in one.refusals]

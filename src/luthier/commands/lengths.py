@@ -13,12 +13,11 @@ _BINS, _WIDTH = 8, 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def histogram(lengths: npt.NDArray[np.int64], limit: int) -> Iterator[str]:
-    """Bars, percentiles, and how many pass the limit.
+def histogram(lengths: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Bars and percentiles.
 
     Args:
         lengths: ascending.
-        limit: tokens that fit.
     """
     import numpy as np
 
@@ -59,7 +58,7 @@ def bar(share: float, width: int) -> str:
 
 
 def nice(step: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 …
+    """The next of 1, 2, 5, 10, 20, 50 and so on.
 
     >>> [nice(x) for x in (0.3, 1.5, 3, 12, 51)]
     [1, 2, 5, 20, 100]

@@ -40,8 +40,8 @@ def listing(
         if number:
             made.print()
         if what is None:
-            made.print(name, style="bold")
-        screen.pairs(made, _entries(name) or [("(none)", "")])
+            made.print(name.capitalize(), style="dim")
+        screen.pairs(made, _entries(name) or [("(none)", "")], names="bold")
 
 
 def _entries(name: str) -> list[tuple[str, str]]:
@@ -52,4 +52,4 @@ def _entries(name: str) -> list[tuple[str, str]]:
     from luthier.core import kinds
 
     folder = _FOLDERS[name]
-    return [(kind, kinds.summary(folder, kind)) for kind in kinds.names(folder)]
+    return [(kind, kinds.summary(folder, kind).replace("``", "")) for kind in kinds.names(folder)]

@@ -38,15 +38,17 @@ def heading(made: Console, text: str) -> None:
     made.print(text, style="bold")
 
 
-def pairs(made: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Names on the left, dim and aligned; what they say on the right, wrapped beside them."""
+def pairs(
+    made: Console, rows: Sequence[tuple[str, str]], *, names: str = "dim"
+) -> None:
+    """Names on the left, aligned; what they say on the right, wrapped beside them."""
     from rich.text import Text
 
     wide = max((len(name) for name, _ in rows), default=0)
     indent = "\n" + " " * (wide + 4)
     for name, value in rows:
         lines = _wrapped(value, max(20, made.width - wide - 4))
-        head = (f"  {name:<{wide}}  ", "dim") if value else (f"  {name}", "dim")
+        head = (f"  {name:<{wide}}  ", names) if value else (f"  {name}", names)
         made.print(Text.assemble(head, indent.join(lines)), soft_wrap=True)
 
 

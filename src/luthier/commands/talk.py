@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -185,10 +186,8 @@ def _messages() -> Iterator[str]:
             if line.strip():
                 yield line.strip()
         return
-    try:
+    with suppress(ImportError):
         import readline  # noqa: F401 - gives input() its editing keys and history
-    except ImportError:
-        pass
     while True:
         try:
             line = input("you    ").strip()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -44,7 +44,7 @@ def painted(example: Example, codec: Codec, colours: bool) -> Iterator[Text]:
         yield text
 
 
-def _runs(tokens: list[int], marks: Iterator[bool]) -> Iterator[tuple[list[int], bool]]:
+def _runs(tokens: list[int], marks: Iterable[Any]) -> Iterator[tuple[list[int], bool]]:
     run: list[int] = []
     last = False
     for token, mark in zip(tokens, marks, strict=True):

@@ -78,7 +78,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     "did you mean 'learning_rate'?"
     """
     known = sorted(names)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if match:
-        return f"did you mean '{match[0]}'?"
+    plain = {each.lower(): each for each in known}
+    asked = name.lower().replace("-", "_")
+    if match := difflib.get_close_matches(asked, plain, n=1, cutoff=0.6):
+        return f"did you mean '{plain[match[0]]}'?"
     return "one of: " + ", ".join(known) if known else "nothing is known by that name"

@@ -101,6 +101,11 @@ def config(folder: str, value: Any) -> KindConfig:
     try:
         return config_class.model_validate(fields)
     except ValidationError as error:
+        if any(detail["loc"] == ("kind",) for detail in error.errors()):
+            reason = f"Config of module '{kind}' takes no other kind than its own"
+            raise BadKindError(
+                RecipeError(reason, cure="make it `kind: str`", code="import")
+            ) from error
         raise BadConfigError(error, config_class, fields) from error
 
 

@@ -89,6 +89,8 @@ class Recipe(Settings):
     @field_validator("version", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"must be {VERSION}")
         if isinstance(value, int) and value > VERSION:
             raise RefusalError(
                 f"recipe format {value} is newer than this Luthier ({VERSION})",

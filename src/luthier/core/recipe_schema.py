@@ -67,7 +67,7 @@ def _choices(folder: str, parts: dict[str, Any], *, needs_kind: bool) -> list[di
     for kind in known:
         inner = kinds.module(folder, kind).Config.model_json_schema()
         parts.update(inner.pop("$defs", {}))
-        inner["properties"]["kind"] = {**_described(inner["properties"]["kind"]), "const": kind}
+        inner["properties"]["kind"] = {"const": kind, "description": kinds.summary(folder, kind)}
         inner["required"] = [*inner.get("required", []), "kind"] if needs_kind else []
         inner["title"] = f"{folder} {kind}"
         name = f"{folder}.{kind}" if needs_kind else f"stage {folder}.{kind}"

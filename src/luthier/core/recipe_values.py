@@ -161,7 +161,7 @@ def comparable(value: Any, path: Path_ = ()) -> Any:
 def plain(value: Any, path: Path_ = ()) -> Any:
     """A value as JSON has it, rows in memory named."""
     value = _opened(value)
-    if is_source(path) or isinstance(value, os.PathLike):
+    if is_source(path):
         return name_source(value)
     if isinstance(value, Mapping):
         return {str(key): plain(inner, (*path, key)) for key, inner in value.items()}
@@ -201,10 +201,17 @@ def _set(at: Any, names: Sequence[str], value: Any, word: str, done: Path_) -> t
 
 
 def _opened(value: Any) -> Any:
-    """A part of a recipe given as a model, as a mapping of its fields."""
-    if not isinstance(value, BaseModel):
-        return value
-    return {name: getattr(value, name) for name in type(value).model_fields}
+    """A part of a recipe given as a model as a mapping of its fields, a path as text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which no file can hold."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 class _Clean:
@@ -240,7 +247,7 @@ class _Clean:
         return value
 
     def _is_name(self, key: Any, path: Path_) -> bool:
-        if isinstance(key, str):
+        if isinstance(key, str) and _is_unicode(key):
             return True
         self.complaints.append(
             Complaint(path, f"{key!r:.60} is no name for a setting", code="value")
@@ -248,6 +255,10 @@ class _Clean:
         return False
 
     def _text(self, value: str, path: Path_) -> str:
+        if not _is_unicode(value):
+            self.complaints.append(Complaint(path, "must be text in UTF-8", code="value"))
+            return value.encode("utf-8", "replace").decode()
+
         def replace(match: re.Match[str]) -> str:
             name = match.group(1)
             if match.group().startswith("$$"):

@@ -179,7 +179,9 @@ class Example:
             :data:`REFERENCES`); any further typed column may be declared by an objective
             (``reference_logprob``, ``advantage``, ``teacher_token`` of shape ``[R, K]`` …).
             Several rows may share a position: a prompt's last token predicts the first token of
-            each of its children.
+            each of its children. All examples of an objective have the same tables and columns,
+            with no rows where there is nothing to say. Of an encoder-decoder's example, targets
+            stand on segments of stream ``main`` only.
         origin: where the record stood.
     """
 
@@ -225,6 +227,8 @@ class SegmentTable:
         lengths: tokens of each segment.
         parents: index of each segment's parent, ``-1`` for a root.
         causal: decoders see themselves causally, encoders wholly.
+        sources: index of the segment of ``Batch.source`` that each segment cross-attends to, -1
+            for none; empty where there is no encoder.
         plans: what attention worked out about this table, kept so that every layer shares it.
     """
 
@@ -232,6 +236,7 @@ class SegmentTable:
     lengths: tuple[int, ...]
     parents: tuple[int, ...]
     causal: bool = True
+    sources: tuple[int, ...] = ()
     plans: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def path(self, index: int) -> list[int]:
@@ -257,6 +262,9 @@ class Batch:
         attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
         token_types: shaped as ``tokens`` where the model has them.
         size: real tokens, ``N``.
+        source: what an encoder-decoder's encoder reads, as a batch of its own without targets;
+            ``tokens`` and all else here are then the decoder's.
+        step: figures of the whole step by name, where the objective has step statistics.
     """
 
     tokens: Any
@@ -268,6 +276,8 @@ class Batch:
     attention_mask: Any = None
     token_types: Any = None
     size: int = 0
+    source: Batch | None = None
+    step: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def packed(self) -> bool:

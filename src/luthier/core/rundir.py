@@ -157,9 +157,21 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Reads JSON lines; nothing where the file does not exist."""
-    if path.is_file():
-        with path.open(encoding="utf-8") as stream:
-            for line in stream:
-                if line.strip():
-                    yield json.loads(line)
+    """Reads JSON lines; nothing where the file does not exist.
+
+    A last line that was cut off, by a kill while it was written, is left out.
+
+    Raises:
+        UserError: another line is not JSON.
+    """
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError:
+                if line.endswith("\n"):
+                    raise UserError("is not JSON", f"{path}:{number}", code="damaged") from None

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.core.errors import DataError
-from luthier.core.records import REFERENCES, Batch, Example, SegmentTable
+from luthier.core.records import REFERENCES, Batch, Example, Segment, SegmentTable
 
 Layout = Literal["packed", "padded"]
 
@@ -65,14 +66,17 @@ def check_budget(sizes: Sequence[int], budget: int, origins: Sequence[object]) -
 
 def empty_like(example: Example) -> Example:
     """One token and no target: what a rank without work runs, so that all ranks stay in step."""
-    first = example.segments[0]
-    types = None if first.token_types is None else first.token_types[:1]
-    segment = replace(first, tokens=first.tokens[:1], parent=None, source=None, token_types=types)
+    segments: list[Segment] = []
+    for stream in ("source", "main"):
+        for first in [s for s in example.segments if s.stream == stream][:1]:
+            types = None if first.token_types is None else first.token_types[:1]
+            source = None if first.source is None else 0
+            segments.append(Segment(first.tokens[:1], None, source, first.stream, types))
     targets = {
         head: {name: column[:0] for name, column in table.items()}
         for head, table in example.targets.items()
     }
-    return Example((segment,), targets, example.origin)
+    return Example(tuple(segments), targets, example.origin)
 
 
 def collate(
@@ -82,6 +86,7 @@ def collate(
     causal: bool = True,
     position_offset: int = 0,
     pad_token: int = 0,
+    fill: int = 1,
 ) -> Batch:
     """Examples as one model input, on the CPU.
 
@@ -91,11 +96,37 @@ def collate(
         causal: whether segments see themselves causally (decoders) or wholly (encoders).
         position_offset: added to every position (2 in RoBERTa).
         pad_token: what fills rows of the padded layout.
+        fill: a packed row is filled to a multiple of so many tokens by a segment that nothing
+            sees: kernels that are built for each shape are then built for few.
+
+    Returns:
+        The batch; where examples have segments of stream ``source``, these are a batch of their
+        own inside it, which is never causal.
     """
+
+    def made(each: Sequence[Example], causal: bool) -> Batch:
+        batch = _pack(each, causal, position_offset)
+        if layout == "packed":
+            return _fill(batch, fill, pad_token)
+        assert causal or max(batch.segments.parents) < 0, "a tree of an encoder cannot be padded"
+        return _pad(batch, pad_token)
+
+    assert all(_columns(e) == _columns(examples[0]) for e in examples), "tables that differ"
+    if all(segment.stream == "main" for e in examples for segment in e.segments):
+        return made(examples, causal)
+    batch = made([_stream(example, "main") for example in examples], causal)
+    sources = _attended(examples)
+    sources += (-1,) * (len(batch.segments.starts) - len(sources))
+    source = made([_stream(example, "source") for example in examples], False)
+    return replace(batch, segments=replace(batch.segments, sources=sources), source=source)
+
+
+def _pack(examples: Sequence[Example], causal: bool, position_offset: int) -> Batch:
+    """Examples laid end to end."""
     table, positions = _segments(examples, causal)
     tokens = np.concatenate([s.tokens for e in examples for s in e.segments])
     positions = positions + position_offset
-    batch = Batch(
+    return Batch(
         tokens=_tensor(tokens)[None],
         positions=_tensor(positions)[None],
         segments=table,
@@ -105,7 +136,6 @@ def collate(
         token_types=_token_types(examples),
         size=len(tokens),
     )
-    return batch if layout == "packed" else _pad(batch, pad_token)
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
@@ -124,7 +154,56 @@ def move(batch: Batch, device: torch.device) -> Batch:
         attention_mask=to(batch.attention_mask),
         token_types=to(batch.token_types),
         targets={h: {n: to(c) for n, c in t.items()} for h, t in batch.targets.items()},
+        source=None if batch.source is None else move(batch.source, device),
+        step={name: to(figure) for name, figure in batch.step.items()},
     )
+
+
+def _columns(example: Example) -> dict[str, set[str]]:
+    return {head: set(table) for head, table in example.targets.items()}
+
+
+def _stream(example: Example, stream: str) -> Example:
+    """One stream of an encoder-decoder's example; the targets go with the main one."""
+    kept = [i for i, segment in enumerate(example.segments) if segment.stream == stream]
+    segments = {old: new for new, old in enumerate(kept)}
+    lengths = [len(segment.tokens) for segment in example.segments]
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    mine = np.isin(owner, kept)
+    places = np.where(mine, np.cumsum(mine) - 1, -1)
+    moved = {
+        "position": places,
+        "segment": np.array([segments.get(i, -1) for i in range(len(lengths))]),
+    }
+
+    def column(name: str, values: Any) -> Any:
+        if name not in moved:
+            return values
+        assert (moved[name][values] >= 0).all(), "a target on a source segment"
+        return moved[name][values]
+
+    tables = example.targets if stream == "main" else {}
+    return Example(
+        tuple(
+            replace(s, parent=None if s.parent is None else segments[s.parent], source=None)
+            for s in (example.segments[i] for i in kept)
+        ),
+        {h: {n: column(n, c) for n, c in table.items()} for h, table in tables.items()},
+        example.origin,
+    )
+
+
+def _attended(examples: Sequence[Example]) -> tuple[int, ...]:
+    """For every main segment, the source segment it cross-attends to, counted over all examples."""
+    found: list[int] = []
+    before = 0
+    for example in examples:
+        order = [i for i, segment in enumerate(example.segments) if segment.stream == "source"]
+        for segment in example.segments:
+            if segment.stream == "main":
+                found.append(-1 if segment.source is None else before + order.index(segment.source))
+        before += len(order)
+    return tuple(found)
 
 
 def _segments(examples: Sequence[Example], causal: bool) -> tuple[SegmentTable, Any]:
@@ -182,6 +261,26 @@ def _token_types(examples: Sequence[Example]) -> Tensor | None:
         np.zeros(n, dtype=np.int64) if p is None else p for p, n in zip(parts, sizes, strict=True)
     ]
     return _tensor(np.concatenate(filled))[None]
+
+
+def _fill(batch: Batch, multiple: int, pad_token: int) -> Batch:
+    """One more segment, without targets; ``size`` and ``index`` go on meaning real tokens."""
+    extra = -batch.size % multiple
+    if not extra:
+        return batch
+    table, types = batch.segments, batch.token_types
+    return replace(
+        batch,
+        tokens=F.pad(batch.tokens, (0, extra), value=pad_token),
+        positions=F.pad(batch.positions, (0, extra)),
+        token_types=None if types is None else F.pad(types, (0, extra)),
+        segments=SegmentTable(
+            (*table.starts, batch.size),
+            (*table.lengths, extra),
+            (*table.parents, -1),
+            table.causal,
+        ),
+    )
 
 
 def _pad(batch: Batch, pad_token: int) -> Batch:

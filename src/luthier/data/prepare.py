@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from luthier.data.split import split
 from luthier.data.store import ExampleStore
 
 #: Raised whenever the meaning of cached tokens changes.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _SHOWN = 10
 #: Beside a cached store: its counts.
 COUNTS = "counts.json"
@@ -83,6 +84,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
     name = cache.key(
         _CACHE_VERSION,
         part.fingerprint,
+        sorted({record.origin.source for record in part.records}),  # examples name their rows
         settings,
         _own_source(objective),
         codec.fingerprint(),
@@ -96,12 +98,15 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         return Encoded(ExampleStore.load(folder), counts)
     cut = Cut()
     faults: list[Fault] = []
+    known = Counter(codec.counts)
 
     def fitted() -> Iterator[Example]:
         nonlocal cut
         for example in _encoded(part.records, objective, codec, faults):
             try:
-                pieces, lost = fit(example, codec.max_length, policy)
+                pieces, lost = fit(
+                    example, codec.max_length, policy, bos=codec.tokenizer.bos_token_id
+                )
             except DataError as error:
                 faults.extend(error.faults)
                 continue
@@ -120,6 +125,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         "formats": list(part.formats),
         "fingerprint": part.fingerprint,
         "cut": asdict(cut),
+        "template": dict(Counter(codec.counts) - known),
     }
     if not len(examples):
         raise DataError("no example is left to learn from", code="no-rows")

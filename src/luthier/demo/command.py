@@ -14,7 +14,7 @@ from luthier.core.errors import RecipeError
 from luthier.core.recipe import load
 from luthier.core.rundir import RunDir
 from luthier.demo.support import write
-from luthier.recipes_folder import find_recipe
+from luthier.ready import find_recipe
 from luthier.run import Run, train
 
 #: Questions that training never saw, answered by both models at the end.
@@ -23,7 +23,7 @@ DEFAULT = "runs/demo"
 WIDTH = 78
 
 
-def run(output: str | None = None, *, quiet: bool = False) -> Run:
+def run(output: str | None = None, quiet: bool = False) -> Run:
     """Makes the data, tunes, measures, and prints three questions answered by both models.
 
     Args:

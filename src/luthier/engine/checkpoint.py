@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -71,27 +72,35 @@ def save(
         parameters: name -> trained parameter.
         optimizer: its state is kept by parameter name.
         scaler: of float16 gradients; empty otherwise.
+
+    Raises:
+        TrainingError: there is no room for it, or it cannot be written.
     """
     final = run.checkpoint(state.step)
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
+    moments, numbers = _optimizer_state(optimizer, parameters)
+    files = {"weights": _untied(weights), "optimizer": moments, "random": _random_states()}
+    rest = {"state": asdict(state), "optimizer": numbers, "scaler": dict(scaler)}
     try:
-        weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
-        save_file(_untied(weights), temporary / "weights.safetensors")
-        moments, numbers = _optimizer_state(optimizer, parameters)
-        save_file(moments, temporary / "optimizer.safetensors")
-        save_file(_random_states(), temporary / "random.safetensors")
-        rest = {"state": asdict(state), "optimizer": numbers, "scaler": dict(scaler)}
+        temporary.mkdir(parents=True)
+        _check_space(temporary, files.values())
+        for name, tensors in files.items():
+            save_file(tensors, temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps(rest, indent=2), encoding="utf-8")
         sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         (temporary / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
         for path in temporary.iterdir():
             _flush(path)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        _flush(final.parent)
+        _put_in_place(temporary, final)
+    # A full disk is a RuntimeError to torch and a SafetensorError to safetensors.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(
+            f"checkpoint '{final}' cannot be written: {error}",
+            cure=f"make room, then: luthier train --resume {run.path}",
+            code="checkpoint",
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
@@ -105,16 +114,7 @@ def load(
     Raises:
         TrainingError: the checkpoint is damaged or belongs to another model.
     """
-    verify(folder)
-    weights = load_file(folder / "weights.safetensors")
-    missing = set(parameters) - set(weights)
-    if missing:
-        raise TrainingError(
-            f"checkpoint '{folder}' is of another model: it lacks {sorted(missing)[0]}"
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+    load_weights(folder, parameters)
     rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     _restore_optimizer(optimizer, parameters, load_file(folder / "optimizer.safetensors"), rest)
     _restore_random(load_file(folder / "random.safetensors"))
@@ -124,15 +124,30 @@ def load(
 
 
 def read_state(folder: Path) -> State:
-    """The counters alone."""
-    rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return State(**rest["state"])
+    """The counters alone.
+
+    Raises:
+        TrainingError: they cannot be read.
+    """
+    try:
+        rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return State(**rest["state"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, "state.json cannot be read") from error
 
 
 def load_weights(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """The trained parameters alone, as for the best checkpoint at the end."""
+    """The trained parameters alone, as for the best checkpoint at the end.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or belongs to another model.
+    """
     verify(folder)
     weights = load_file(folder / "weights.safetensors")
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    wanted = {name: parameter.shape for name, parameter in parameters.items()}
+    if differing := sorted(name for name, _ in shapes.items() ^ wanted.items()):
+        raise TrainingError(f"checkpoint '{folder}' is of another model: see {differing[0]}")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
@@ -147,11 +162,11 @@ def verify(folder: Path) -> None:
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"checkpoint '{folder}' has no readable manifest") from error
+        raise _damaged(folder, f"{MANIFEST} cannot be read") from error
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file() or _sha256(path) != expected:
-            raise TrainingError(f"checkpoint '{folder}' is damaged: {name} is not what was written")
+            raise _damaged(folder, f"{name} is not what was written")
 
 
 def retain(run: RunDir, keep: int, best_step: int | None) -> None:
@@ -160,6 +175,32 @@ def retain(run: RunDir, keep: int, best_step: int | None) -> None:
     for step, folder in saved[:-keep]:
         if step != best_step:
             shutil.rmtree(folder)
+
+
+def _check_space(folder: Path, files: Iterable[Mapping[str, Tensor]]) -> None:
+    needed = sum(t.nbytes for tensors in files for t in tensors.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"it needs {needed / 2**20:,.0f} MB, and {free / 2**20:,.0f} MB are free")
+
+
+def _put_in_place(temporary: Path, final: Path) -> None:
+    """Renames; what stood there is kept until that is done."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    temporary.rename(final)
+    _flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _damaged(folder: Path, how: str) -> TrainingError:
+    return TrainingError(
+        f"checkpoint '{folder}' is damaged: {how}",
+        cure="move it away; the run then continues from the one before",
+        code="damaged",
+    )
 
 
 def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:

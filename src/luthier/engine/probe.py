@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def choose(spec: TrainingSpec, hidden: int, inner: int) -> dict[str, Any]:
     }
 
 
-def _bfloat16_gain(hidden: int, inner: int, rows: int = 2048) -> float:
+def _bfloat16_gain(hidden: int, inner: int, rows: int = 2048, repeats: int = 25) -> float:
     """Time of a feed-forward product in float32 over its time in bfloat16, conversion included."""
     x = torch.randn(rows, hidden)
     w = torch.randn(inner, hidden)
@@ -76,17 +77,18 @@ def _bfloat16_gain(hidden: int, inner: int, rows: int = 2048) -> float:
     def narrow() -> None:
         (x.bfloat16() @ w.bfloat16().T).sum()
 
-    return _median(wide) / _median(narrow)
-
-
-def _median(action: Any, repeats: int = 7) -> float:
-    action()
-    times = []
+    # In turn, and the best of each: another program's burst must not decide.
+    times: dict[str, list[float]] = {"wide": [], "narrow": []}
     for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[repeats // 2]
+        times["wide"].append(_seconds(wide))
+        times["narrow"].append(_seconds(narrow))
+    return min(times["wide"]) / min(times["narrow"])
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def _physical_cores() -> int:

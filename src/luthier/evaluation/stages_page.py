@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,15 @@ class Told:
     """A stage as the page tells of it.
 
     Attributes:
-        number: from 1.
         name: its folder's name.
         method: which parameters it trained.
         link: its own report, relative to the page.
         verdicts: rows of the before-and-after table.
         rows: held-out rows behind them; empty where nothing was measured.
         facts: label -> value for the table of stages.
-        share: of all steps, in percent.
+        share: of the curve's width, in percent.
     """
 
-    number: int
     name: str
     method: str
     link: str
@@ -69,7 +67,7 @@ def render(whole: Contents, parts: Sequence[Contents], samples: Sequence[Fields]
         "earlier": _earlier(parts),
         "notices": _notices(parts),
         "facts": _facts(whole, parts),
-        "stages": [_told(part, number, parts) for number, part in enumerate(parts, start=1)],
+        "stages": list(map(_told, parts, shares(parts))),
         "chart": curve and replace(curve, note=""),
         "note": curve.note if curve else "",
         "open_samples": answers[:OPEN_SAMPLES],
@@ -111,8 +109,7 @@ def headline(parts: Sequence[Contents]) -> words.Headline:
 
 def loss_chart(parts: Sequence[Contents]) -> Chart | None:
     """The loss over the steps of all stages, a line for each, borders between them."""
-    ends = list(accumulate(_steps(part) for part in parts))
-    starts = [0, *ends[:-1]]
+    starts = _starts(parts)
     series = [
         Series(label, style, _points(events, start), marks=marks, noisy=not marks)
         for part, start in zip(parts, starts, strict=True)
@@ -124,15 +121,35 @@ def loss_chart(parts: Sequence[Contents]) -> Chart | None:
     made = chart("loss", "Loss", series)
     if made is None:
         return None
-    first, last = (pick(s for one in series for s, _ in one.points) for pick in (min, max))
-    # As chart() lays its axis: from 0 unless what was logged begins far to the right.
-    axis = Scale(0 if first <= 0.1 * last else first, max(last, first + 1))
-    inside = [start for start in starts[1:] if axis.low < start < axis.high]
-    borders = tuple(Line("border", f"M{1000 * axis.at(x):.1f} 0V1000", "") for x in inside)
+    places = dict.fromkeys(accumulate(shares(parts)[:-1]))
+    borders = tuple(Line("border", f"M{10 * at:.1f} 0V1000", "") for at in places if 0 < at < 100)
     views = tuple(replace(view, lines=(*borders, *view.lines)) for view in made.views)
     legend = tuple(dict.fromkeys(made.legend))
     notes = dict.fromkeys(f"{note}." for note in made.note.rstrip(".").split(". ") if note)
     return replace(made, views=views, legend=legend, note=" ".join(notes))
+
+
+def shares(parts: Sequence[Contents]) -> list[float]:
+    """Width of each stage on the axis of :func:`loss_chart`, in percent."""
+    starts = _starts(parts)
+    logged = [
+        step
+        for part, start in zip(parts, starts, strict=True)
+        for events in (part.steps, part.validations)
+        for step, _ in _points(events, start)
+    ]
+    if not logged:
+        return [100 / len(parts)] * len(parts)
+    first, last = min(logged), max(logged)
+    # As chart() lays its axis: from 0 unless what was logged begins far to the right.
+    axis = Scale(0 if first <= 0.1 * last else first, max(last, first + 1))
+    borders = [min(max(axis.at(start), 0.0), 1.0) for start in starts[1:]]
+    return [100 * (b - a) for a, b in pairwise([0.0, *borders, 1.0])]
+
+
+def _starts(parts: Sequence[Contents]) -> list[int]:
+    """Steps of all stages before each."""
+    return [0, *accumulate(_steps(part) for part in parts[:-1])]
 
 
 def _jinja() -> Environment:
@@ -149,14 +166,13 @@ def _jinja() -> Environment:
     )
 
 
-def _told(part: Contents, number_: int, parts: Sequence[Contents]) -> Told:
+def _told(part: Contents, share: float) -> Told:
     rows = number(mapping(part.evaluation).get("rows"))
     last = part.steps[-1] if part.steps else {}
     trained = number(mapping(part.environment.get("parameters")).get("trainable"))
     examples = number(mapping(mapping(part.environment.get("data")).get("train")).get("examples"))
     held = part.validations[-1] if part.validations else {}
     return Told(
-        number=number_,
         name=part.name,
         method=kind(part, "method"),
         link=f"{part.name}/report.html",
@@ -170,7 +186,7 @@ def _told(part: Contents, number_: int, parts: Sequence[Contents]) -> Told:
             "Trained parameters": _count(trained),
             "Validation loss": words.figure(number(held.get("loss"))),
         },
-        share=round(100 * _steps(part) / max(1, sum(map(_steps, parts))), 3),
+        share=round(share, 3),
     )
 
 

@@ -67,9 +67,10 @@ def export(
     if to not in targets():
         raise RecipeError(f"unknown export '{to}': {nearest(to, targets())}", "--to", code="kind")
     found = open_run(run)
+    found = found.stages[-1] if found.stages else found
     if not found.finished:
         raise UserError(f"run '{run}' is not finished", cure=f"luthier train --resume {run}")
-    folder = Path(output) if output is not None else _beside(found.path, to)
+    folder = Path(output) if output is not None else _beside(Path(run), to)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RecipeError(f"'{folder}' is not empty", cure="choose another: --output DIR")
     target = import_module(f"luthier.export.{to}")
@@ -104,5 +105,3 @@ def export(
 def _beside(run: Path, to: str) -> Path:
     path = run.resolve()
     return run.parent / f"{path.name}-{to}" if run.name else path.with_name(f"{path.name}-{to}")
-
-

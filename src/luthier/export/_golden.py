@@ -27,7 +27,7 @@ _LENGTH = 512
 
 
 def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
-    """Held-out prompts with the run's own answers, in tokens; built-in ones where none were kept."""
+    """Held-out prompts with the run's own answers; built-in ones where it kept none."""
     kept = [
         (str(sample["prompt"]), str(sample["after"]))
         for sample, _ in zip(read_lines(run.samples), range(_COUNT), strict=False)

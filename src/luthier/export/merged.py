@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from luthier.core import kinds
-from luthier.core import recipe as recipes
 from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
@@ -23,13 +23,17 @@ TOLERANCE = 1e-4
 
 def write(run: RunDir, loaded: Loaded, folder: Path) -> None:
     """Weights in float32, tokenizer with its template, generation config, Luthier's note."""
-    method: Method = kinds.build("methods", recipes.load(run.recipe).method)
+    # Only the method counts: the rows of a run from memory, say, need not be there any more.
+    plain = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    method: Method = kinds.build("methods", kinds.config("methods", plain["method"]))
     merged: Any = method.merge(loaded.model.module)
     merged.save_pretrained(folder, safe_serialization=True)
     loaded.tokenizer.save_pretrained(folder)
     own = run.model / "generation_config.json"
     if own.is_file():
         shutil.copyfile(own, folder / own.name)
+    for weights in folder.glob("*.safetensors"):  # written for their owner alone
+        weights.chmod((folder / "config.json").stat().st_mode)
     note = read_note(run.model)
     save_note(folder, {**note, "export": "merged"})
 

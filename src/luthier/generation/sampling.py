@@ -230,7 +230,7 @@ class _Watch:
         # A token spells at least a byte; two more for the decoder's habits at the beginning.
         self._reach = max((len(s.encode()) for s in stop), default=0) + 2
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, _scores: Any, **_: Any) -> Tensor:
         if self._tell is not None:
             self._tell(int(input_ids[0, -1]))
         done = torch.full(input_ids.shape[:1], self.cancelled.is_set(), device=input_ids.device)
@@ -244,7 +244,7 @@ class _Watch:
 
 @contextmanager
 def _own_preferences_aside(module: Any) -> Iterator[None]:
-    """transformers fills whatever a generation config leaves open from the model's own."""
+    """What a generation config leaves open, transformers fills from the model's own."""
     from transformers import GenerationConfig
 
     inner = getattr(module, "get_base_model", None)

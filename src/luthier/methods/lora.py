@@ -130,6 +130,8 @@ class Method:
             lora_alpha=c.alpha if c.alpha is not None else 2 * c.rank,
             lora_dropout=c.dropout,
             target_modules=targets,
+            # GPT-2's matrices are stored transposed.
+            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
             use_rslora=c.rslora,
             use_dora=c.dora,
             task_type="CAUSAL_LM",

@@ -15,17 +15,14 @@ ORDER = 4
 
 
 class Config(KindConfig):
-    """Settings of BLEU.
+    """Settings of BLEU."""
 
-    Attributes:
-        tokenizer: sacrebleu's: ``13a`` for languages with spaces, ``zh`` for Chinese, ``char``
-            for any script, ``intl`` for Unicode punctuation, ``none`` for text already split.
-        lowercase: whether case is ignored.
-    """
-
-    kind: Literal["bleu"] = "bleu"
+    kind: str = "bleu"
     tokenizer: Literal["13a", "zh", "char", "intl", "none"] = "13a"
+    """Sacrebleu's: ``13a`` for languages with spaces, ``zh`` for Chinese, ``char`` for any script,
+    ``intl`` for Unicode punctuation, ``none`` for text already split."""
     lowercase: bool = False
+    """Whether case is ignored."""
 
 
 class Metric:

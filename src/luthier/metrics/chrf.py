@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from sacrebleu.metrics.chrf import CHRF
@@ -17,16 +17,13 @@ _FACTOR = CHRF.BETA**2
 
 
 class Config(KindConfig):
-    """Settings of chrF.
+    """Settings of chrF."""
 
-    Attributes:
-        lowercase: whether case is ignored.
-        whitespace: whether spaces count among the characters.
-    """
-
-    kind: Literal["chrf"] = "chrf"
+    kind: str = "chrf"
     lowercase: bool = False
+    """Whether case is ignored."""
     whitespace: bool = False
+    """Whether spaces count among the characters."""
 
 
 class Metric:

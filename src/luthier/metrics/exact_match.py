@@ -19,16 +19,13 @@ _STOPS = ".,;:!?…。，、；：！？"
 
 
 class Config(KindConfig):
-    """Settings of exact match.
+    """Settings of exact match."""
 
-    Attributes:
-        normalise: ``none`` (outer white space only), ``light`` (composed Unicode, case, runs of
-            white space, outer quotes and closing stops; ``3.5``, ``-5`` and ``C#`` keep their
-            meaning), or ``squad`` (English: case, all punctuation, articles, white space).
-    """
-
-    kind: Literal["exact_match"] = "exact_match"
+    kind: str = "exact_match"
     normalise: Literal["none", "light", "squad"] = "light"
+    """``none`` (outer white space only), ``light`` (composed Unicode, case, runs of white space,
+    outer quotes and closing stops; ``3.5``, ``-5`` and ``C#`` keep their meaning), or ``squad``
+    (English: case, all punctuation, articles, white space)."""
 
 
 class Metric:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from rouge_score import rouge_scorer, tokenizers
 
@@ -33,14 +33,11 @@ _UNSPACED = (
 
 
 class Config(KindConfig):
-    """Settings of ROUGE.
+    """Settings of ROUGE."""
 
-    Attributes:
-        stemmer: strips English endings (Porter 1980) from words of more than three letters.
-    """
-
-    kind: Literal["rouge"] = "rouge"
+    kind: str = "rouge"
     stemmer: bool = False
+    """Strips English endings (Porter 1980) from words of more than three letters."""
 
 
 class Tokenizer:

@@ -68,7 +68,7 @@ class CausalModel:
             **extra,
         )
         states: Tensor = out.last_hidden_state.flatten(0, 1)
-        return states if batch.packed else states.index_select(0, batch.index)
+        return states[: batch.size] if batch.packed else states.index_select(0, batch.index)
 
     def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Weighted sum of the ``lm`` table's negative log-likelihoods, in nats."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from luthier.core.errors import RecipeError, UserError, nearest
@@ -100,7 +101,6 @@ def load(
     spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
     assert spec.name is not None
     where = locate(spec.name)
-    said: list[str] = []
     base = _base_of(Path(where.name)) if where.kind == "adapter" else where
     options = {
         "revision": spec.revision,
@@ -108,7 +108,7 @@ def load(
         "local_files_only": base.kind != "hub" or spec.offline,
     }
     options = {k: v for k, v in options.items() if v is not None}
-    module = _weights(base, options)
+    module, said = _weights(base, options)
     home = (
         where
         if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
@@ -136,9 +136,14 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
     Raises:
         RecipeError: unknown architecture, or a setting that it does not have.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
     assert spec.architecture is not None
+    if spec.architecture not in CONFIG_MAPPING:
+        close = nearest(spec.architecture, CONFIG_MAPPING)
+        hint = close if close.startswith("did you mean") else "transformers has none of that name"
+        raise RecipeError(f"unknown model.architecture '{spec.architecture}': {hint}")
     try:
         config = AutoConfig.for_model(
             spec.architecture,
@@ -151,8 +156,9 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
             },
         )
         known = AutoConfig.for_model(spec.architecture)
-    except (ValueError, KeyError) as error:
-        raise RecipeError(f"model.architecture '{spec.architecture}': {error}") from error
+    except (ValueError, KeyError, StrictDataclassError) as error:
+        reason = str(error).strip().split("\n")[-1].strip()
+        raise RecipeError(f"model.config of '{spec.architecture}': {reason}") from error
     for name in spec.config:
         if not hasattr(known, name):
             raise RecipeError(
@@ -220,18 +226,25 @@ def _base_of(adapter: Path) -> Where:
     return locate(str(name))
 
 
-def _weights(where: Where, options: dict[str, Any]) -> nn.Module:
+def _weights(where: Where, options: dict[str, Any]) -> tuple[nn.Module, list[str]]:
     from transformers import AutoModelForCausalLM
 
+    module: nn.Module
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            module: nn.Module = AutoModelForCausalLM.from_pretrained(
-                where.name, dtype=torch.float32, use_safetensors=True, **options
+            module, found = AutoModelForCausalLM.from_pretrained(
+                where.name,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _load_error(where, error) from error
-    return module
+    fresh = sorted(found["missing_keys"])
+    said = [f"{len(fresh)} weights are not in the files and start fresh: {', '.join(fresh[:5])}"]
+    return module, said if fresh else []
 
 
 def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
@@ -255,7 +268,7 @@ def _adapter(module: nn.Module, folder: str) -> nn.Module:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             adapted: nn.Module = PeftModel.from_pretrained(module, folder)
-    except (OSError, ValueError, RuntimeError, UserWarning) as error:
+    except (OSError, ValueError, RuntimeError, UserWarning, SafetensorError) as error:
         raise UserError(
             f"adapter '{folder}' does not fit its base: {_first_line(error)}"
         ) from error
@@ -266,7 +279,7 @@ def _load_error(where: Where, error: Exception) -> UserError:
     text = str(error)
     if "trust_remote_code" in text:
         cure = "set model.trust_remote_code: true if you trust its authors"
-    elif "safetensors" in text:
+    elif "safetensors" in text and not isinstance(error, SafetensorError):
         cure = "only safetensors are loaded, never pickles: convert the weights first"
     elif where.kind == "hub":
         cure = "check the id and the network, or name a local folder or builtin:nano"

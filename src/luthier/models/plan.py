@@ -64,7 +64,10 @@ def make_plan(
     Raises:
         UserError: not even the longest example fits.
     """
-    per_token = activation_bytes(config, sixteen_bit=sixteen_bit, recompute=recompute)
+    scored = longest if device.type != "cuda" else 0
+    per_token = activation_bytes(
+        config, sixteen_bit=sixteen_bit, recompute=recompute, scored=scored
+    )
     training = trainable * 12
     free = free_memory(device)
     room = int((free - training) * _SHARE)
@@ -82,11 +85,15 @@ def make_plan(
     return Plan(total * 4, training, per_token, free, int(budget))
 
 
-def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool) -> int:
+def activation_bytes(
+    config: Any, *, sixteen_bit: bool, recompute: bool, scored: int = 0
+) -> int:
     """Bytes that one token leaves behind for the backward pass.
 
     A decoder block keeps about eight tensors of the hidden size, keys and values, and four of
-    the feed-forward width; with recomputation only its input.
+    the feed-forward width; with recomputation only its input. Soft-capped attention without a
+    fused kernel also keeps, for each head and each of the ``scored`` tokens that one sees, two
+    scores and a bit of mask.
     """
     hidden = int(config.hidden_size)
     layers = int(config.num_hidden_layers)
@@ -95,8 +102,11 @@ def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool) -> int:
     kv = int(getattr(config, "num_key_value_heads", None) or heads)
     width = 2 if sixteen_bit else 4
     block = 8 * hidden + 2 * hidden * kv // heads + 4 * inner
-    per_layer = hidden * 4 if recompute else block * width
-    return layers * per_layer + (block * width if recompute else 0) + 8 * hidden * 4
+    block *= width
+    if getattr(config, "attn_logit_softcapping", None):
+        block += heads * scored * 10
+    per_layer = hidden * 4 if recompute else block
+    return layers * per_layer + (block if recompute else 0) + 8 * hidden * 4
 
 
 def inner_size(config: Any) -> int:

@@ -20,6 +20,9 @@ from torch.utils.checkpoint import checkpoint
 #: Bytes of logits that may exist at once.
 CHUNK_BYTES = 32 * 2**20
 
+#: Rows of a chunk come in multiples of this where shapes are costly.
+_FILL = 128
+
 
 def chunk_rows(vocabulary: int, width: int = 4) -> int:
     """Rows whose logits of ``width`` bytes each fit :data:`CHUNK_BYTES`."""
@@ -122,9 +125,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = chunk_rows(weight.shape[0], torch.finfo(wide).bits // 8)
             for at in range(0, len(hidden), rows):
                 part = slice(at, at + rows)
-                h = hidden[part].detach().to(dtype)
+                h, y, w = _filled(hidden[part].detach().to(dtype), labels[part], row_weights[part])
                 logits = (h @ matrix.T).to(wide)
-                loss, logits = _chunk(logits, bias, labels[part], row_weights[part], options)
+                loss, logits = _chunk(logits, bias, y, w, options)
                 total += loss
                 if any(wanted[:3]):
                     grads.add(part, logits, h, matrix)
@@ -156,7 +159,7 @@ class _Gradients:
     def add(self, part: slice, d_logits: Tensor, h: Tensor, matrix: Tensor) -> None:
         narrow = d_logits.to(matrix.dtype)
         if self.hidden is not None:
-            self.hidden[part] = narrow @ matrix
+            self.hidden[part] = (narrow @ matrix)[: len(self.hidden[part])]
         if self.weight is not None:
             self.weight += narrow.T @ h
         if self.bias is not None:
@@ -168,6 +171,14 @@ class _Gradients:
             g if g is None or t is None else g.to(t)
             for g, t in zip((self.hidden, self.weight, self.bias), to, strict=True)
         )
+
+
+def _filled(h: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """On CPUs, 16-bit products are built anew for each shape: rows of weight 0 keep shapes few."""
+    extra = -len(h) % _FILL if h.device.type == "cpu" and h.dtype == torch.bfloat16 else 0
+    if not extra:
+        return h, labels, weights
+    return F.pad(h, (0, 0, 0, extra)), F.pad(labels, (0, extra)), F.pad(weights, (0, extra))
 
 
 def _chunk(

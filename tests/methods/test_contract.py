@@ -1,0 +1,206 @@
+"""Every method in the folder: law 5, exactly the promised parameters, saving, merging, step 0."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import builders
+import pytest
+import torch
+from builders import document, gap, tree
+from torch import nn
+
+from luthier.core import kinds
+from luthier.core.contracts import Method
+from luthier.core.recipe import TrainingSpec
+from luthier.core.records import Batch
+from luthier.data.batching import collate
+from luthier.engine.optim import make_optimizer
+from luthier.models.language_model import CausalModel
+from luthier.models.run_models import RunModels
+
+KINDS = kinds.names("methods")
+#: Settings worth the whole contract beside each method's defaults.
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{kind: {"kind": kind} for kind in KINDS},
+    "lora-rslora": {"kind": "lora", "rslora": True, "rank": 4},
+    "lora-dora": {"kind": "lora", "dora": True, "rank": 4},
+    "lora-attention": {"kind": "lora", "targets": "attention", "alpha": 3},
+}
+
+
+def build(variant: str) -> Method:
+    method: Method = kinds.build("methods", kinds.config("methods", VARIANTS[variant]))
+    return method
+
+
+def batch() -> Batch:
+    return collate([document(9, 1), tree(seed=2), document(14, 3)])
+
+
+def logits(module: nn.Module) -> torch.Tensor:
+    lm = CausalModel(module)
+    with torch.no_grad():
+        return lm.logits(lm.hidden(batch()))
+
+
+def train(module: nn.Module, method: Method, steps: int = 3) -> None:
+    """Real steps on one batch, with the optimizer of the engine."""
+    lm = CausalModel(module)
+    optimizer = make_optimizer(TrainingSpec(weight_decay=0.1), method.param_groups(module), 1e-2)
+    module.train()
+    for _ in range(steps):
+        loss = lm.nll(batch(), lm.hidden(batch()))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def base(architecture: str = "llama") -> Any:
+    return builders.tiny(architecture)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_law_5_at_step_0_model_reference_and_base_agree_bit_for_bit(
+    variant: str, architecture: str
+) -> None:
+    plain, method = base(architecture), build(variant)
+    expected = logits(plain)
+    module = method.prepare(plain)
+    method.keep_start(module)
+    assert torch.equal(logits(module), expected)
+    with method.reference(module):
+        assert torch.equal(logits(module), expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_reference_stays_at_step_0_while_the_model_learns(variant: str) -> None:
+    method = build(variant)
+    module = method.prepare(base())
+    method.keep_start(module)
+    start = logits(module)
+    train(module, method)
+    learned = logits(module)
+    assert gap(start, learned) > 1e-3
+    with method.reference(module):
+        assert torch.equal(logits(module), start)
+    assert torch.equal(logits(module), learned)
+    with pytest.raises(ZeroDivisionError), method.reference(module):
+        raise ZeroDivisionError
+    assert torch.equal(logits(module), learned)
+    train(module, method, 1)
+    with method.reference(module):
+        assert torch.equal(logits(module), start)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_runs_reference_has_neither_dropout_nor_gradient(variant: str) -> None:
+    settings = {**VARIANTS[variant], **({"dropout": 0.5} if variant.startswith("lora") else {})}
+    method: Method = kinds.build("methods", kinds.config("methods", settings))
+    module = method.prepare(builders.tiny("gpt2", resid_pdrop=0.3))
+    method.keep_start(module)
+    models = RunModels(CausalModel(module), method)
+    module.train()
+    with models.reference() as reference:
+        one, two = (reference.hidden(batch()) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not one.requires_grad
+    assert module.training
+    assert models.companions == {}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_exactly_the_promised_parameters_are_trained(variant: str) -> None:
+    method = build(variant)
+    module = method.prepare(base())
+    groups = method.param_groups(module)
+    promised = [name for group in groups for name in group["names"]]
+    assert len(promised) == len(set(promised))
+    named = dict(module.named_parameters())
+    assert {n for n, p in named.items() if p.requires_grad} == set(promised)
+    for group in groups:
+        assert [id(p) for p in group["params"]] == [id(named[n]) for n in group["names"]]
+        assert group["rate"] > 0
+        assert all((named[n].ndim >= 2) == group["decay"] for n in group["names"])
+    before = {n: p.detach().clone() for n, p in named.items()}
+    train(module, method, 2)
+    changed = {n for n, p in module.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == set(promised)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_method_says_what_it_trains(kind: str) -> None:
+    module = build(kind).prepare(base())
+    trained = {n for n, p in module.named_parameters() if p.requires_grad}
+    everything = {n for n, _ in module.named_parameters()}
+    assert trained
+    if kind == "full":
+        assert trained == everything
+    if kind == "lora":
+        assert trained == {n for n in everything if ".lora_" in n}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_saved_and_loaded_gives_the_same_logits(variant: str, tmp_path: Path) -> None:
+    method = build(variant)
+    module = method.prepare(base())
+    train(module, method)
+    method.save(module, tmp_path)
+    expected = logits(module)
+    assert not list(tmp_path.glob("*.bin")) + list(tmp_path.glob("*.pt"))
+    assert list(tmp_path.glob("*.safetensors"))
+    loaded = build(variant).load(base(), tmp_path)
+    assert torch.equal(logits(loaded), expected)
+    kept = {n for n, p in module.named_parameters() if p.requires_grad}
+    assert {n for n, p in loaded.named_parameters() if p.requires_grad} == kept
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_law_5_merged_is_the_adapter(variant: str) -> None:
+    method = build(variant)
+    module = method.prepare(base())
+    train(module, method)
+    expected = logits(module)
+    merged = method.merge(copy.deepcopy(module))
+    assert gap(logits(merged), expected) < 1e-5
+    assert {n for n, _ in merged.named_parameters()} == {n for n, _ in base().named_parameters()}
+    assert type(merged) is type(base())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_merged_model_is_trained_from_where_it_stands(variant: str) -> None:
+    first, second = build(variant), build("full")
+    module = first.prepare(base())
+    train(module, first)
+    expected = logits(module)
+    full = second.prepare(module)
+    second.keep_start(full)
+    assert all(p.requires_grad for p in full.parameters())
+    assert gap(logits(full), expected) < 1e-5
+    train(full, second, 1)
+    with second.reference(full):
+        assert gap(logits(full), expected) < 1e-5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_frozen_trunk_never_changes(variant: str) -> None:
+    method = build(variant)
+    module = method.prepare(base())
+    depth = method.frozen_depth(module)
+    assert 0 <= depth <= 2
+    for number in range(depth):
+        layer = CausalModel(module).trunk.layers[number]  # type: ignore[union-attr, index, operator]
+        assert not any(p.requires_grad for p in layer.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rate_of_its_own_and_an_answer_about_every_objective(kind: str) -> None:
+    method = build(kind)
+    assert 0 < method.default_rate < 1
+    for name in kinds.names("objectives"):
+        objective = kinds.build("objectives", kinds.config("objectives", name))
+        refusal = method.supports(objective)
+        assert refusal is None or refusal.strip()

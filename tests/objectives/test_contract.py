@@ -1,0 +1,206 @@
+"""Every objective with every method: law 8, its statistics of weights, and what it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import builders
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from luthier.core import kinds
+from luthier.core.contracts import Method, Objective
+from luthier.core.recipe import TrainingSpec
+from luthier.core.records import (
+    Conversation,
+    Example,
+    Origin,
+    Preference,
+    Prompt,
+    Record,
+    Text,
+    Thumb,
+    Turn,
+)
+from luthier.data.batching import collate, empty_like
+from luthier.engine.optim import make_optimizer
+from luthier.models.language_model import CausalModel
+from luthier.models.run_models import RunModels
+
+OBJECTIVES = kinds.names("objectives")
+METHODS = kinds.names("methods")
+
+
+def build(folder: str, kind: str, **settings: Any) -> Any:
+    return kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
+
+
+def record_of(kind: type[Record], number: int) -> Record:
+    """A record of any kind that an objective may eat."""
+    origin = Origin("made.jsonl", number + 1)
+    said, other = (builders.SENTENCES[(number + i) % 6] for i in range(2))
+    prompt = (Turn("user", f"tell me of number {number}"),)
+    answers = [(Turn("assistant", text),) for text in (said, other)]
+    made: dict[type[Record], Any] = {
+        Text: lambda: Text(origin, said),
+        Conversation: lambda: Conversation(origin, (*prompt, *answers[0])),
+        Preference: lambda: Preference(origin, prompt, *answers),
+        Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
+        Prompt: lambda: Prompt(origin, prompt),
+    }
+    return made[kind]()  # type: ignore[no-any-return]
+
+
+def encoded(objective: Objective, count: int = 4) -> list[Example]:
+    codec = builders.codec()
+    return [
+        objective.encode(record_of(kind, number), codec)
+        for kind in objective.records
+        for number in range(count)
+    ]
+
+
+def model() -> nn.Module:
+    module: nn.Module = builders.talking(len(builders.tokenizer()), attention_dropout=0.0)
+    return module
+
+
+def logits(module: nn.Module, examples: list[Example]) -> torch.Tensor:
+    lm = CausalModel(module)
+    module.eval()
+    with torch.no_grad():
+        return lm.logits(lm.hidden(collate(examples)))
+
+
+def means(objective: Objective, models: RunModels, examples: list[Example]) -> torch.Tensor:
+    """The step's loss: each term divided once by its weight, as the engine does."""
+    batch = collate(examples)
+    weights, terms = objective.weights(batch), objective.loss(models, batch)
+    assert set(weights) == set(terms)
+    for name, term in terms.items():
+        assert term.shape == (), name
+    return torch.stack([terms[n] / weights[n] for n in terms]).sum()
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("way", METHODS)
+def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
+    kind: str, way: str, tmp_path: Path
+) -> None:
+    objective, method = build("objectives", kind), build("methods", way)
+    refusal = method.supports(objective)
+    if refusal is not None:
+        assert refusal.strip()
+        return
+    examples = encoded(objective)
+    module = method.prepare(model()).train()
+    if objective.needs_reference:
+        method.keep_start(module)
+    models = RunModels(CausalModel(module), method)
+    rate = 20 * method.default_rate
+    optimizer = make_optimizer(TrainingSpec(), method.param_groups(module), rate)
+    losses = []
+    for _ in range(3):
+        loss = means(objective, models, examples)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert losses[2] < losses[1] < losses[0]
+    method.save(module, tmp_path)
+    loaded = build("methods", way).load(model(), tmp_path)
+    assert torch.equal(logits(loaded, examples), logits(module, examples))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_weights_are_known_before_the_forward_pass_and_add_up(kind: str) -> None:
+    objective = build("objectives", kind)
+    examples = encoded(objective)
+    whole = objective.weights(collate(examples))
+    apart = [objective.weights(collate([e])) for e in examples]
+    assert all(isinstance(v, float) and v > 0 for v in whole.values())
+    for name, weight in whole.items():
+        assert weight == pytest.approx(sum(w[name] for w in apart))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_losses_are_sums_that_add_up(kind: str) -> None:
+    objective, method = build("objectives", kind), build("methods", "full")
+    module = method.prepare(model().double()).eval()
+    method.keep_start(module)
+    models = RunModels(CausalModel(module), method)
+    examples = encoded(objective)
+    with torch.no_grad():
+        whole = objective.loss(models, collate(examples))
+        apart = [objective.loss(models, collate([e])) for e in examples]
+    for name, term in whole.items():
+        assert float(term) == pytest.approx(sum(float(t[name]) for t in apart), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str) -> None:
+    objective, method = build("objectives", kind), build("methods", "full")
+    module = method.prepare(model())
+    method.keep_start(module)
+    models = RunModels(CausalModel(module), method)
+    examples = encoded(objective)
+    batch = collate([empty_like(examples[0])])
+    assert objective.weights(batch) == dict.fromkeys(objective.weights(collate(examples)), 0.0)
+    terms = objective.loss(models, batch)
+    assert all(term.item() == 0.0 for term in terms.values())
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_what_changes_with_the_epoch_depends_on_the_generator_alone(kind: str) -> None:
+    objective = build("objectives", kind)
+    examples = encoded(objective)
+    torch.manual_seed(0)
+    first = objective.arrange(examples, np.random.default_rng(3))
+    torch.manual_seed(1)
+    second = objective.arrange(examples, np.random.default_rng(3))
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.origin == b.origin
+        for head, table in a.targets.items():
+            for name, column in table.items():
+                assert np.array_equal(column, b.targets[head][name])
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_what_it_promises(kind: str) -> None:
+    objective = build("objectives", kind)
+    assert isinstance(objective, Objective)
+    assert objective.records
+    assert objective.heads
+    assert objective.overlong in ("window", "refuse")
+    assert isinstance(objective.needs_reference, bool)
+    assert set(objective.metrics) <= set(kinds.names("metrics"))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
+    if "label_smoothing" not in kinds.module("objectives", kind).Config.model_fields:
+        return
+    objective = build("objectives", kind, label_smoothing=0.1)
+    method: Method = build("methods", "full")
+    module = method.prepare(model())
+    models = RunModels(CausalModel(module), method)
+    examples = encoded(objective)
+    batch = collate(examples)
+    table = batch.targets["lm"]
+    labels = torch.full((batch.size,), -100)
+    labels[table["position"]] = table["token"]
+    with torch.no_grad():
+        scores = models.policy.logits(models.policy.hidden(batch))
+        expected = torch.nn.functional.cross_entropy(
+            scores, labels, reduction="sum", label_smoothing=0.1
+        )
+        found = objective.loss(models, batch)["nll"]
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
