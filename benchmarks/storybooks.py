@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from luthier.core.records import Origin, Record, Text
+from luthier.core import kinds
+from luthier.core import recipe as recipes
 from luthier.core.recipe import load as load_recipe
-from luthier.core import kinds, recipe as recipes
+from luthier.core.records import Origin, Record, Text
 from luthier.data.length import fit
 from luthier.data.prepare import read_parts
 from luthier.data.sources import read

@@ -95,9 +95,7 @@ def document(length: int, seed: int = 0, line: int = 1) -> Example:
 def answered(prompt: int, answer: int, seed: int = 0, line: int = 1) -> Example:
     """One segment whose second part is learned."""
     ids = tokens(prompt + answer, seed).tolist()
-    return causal_example(
-        [(ids[:prompt], False), (ids[prompt:], True)], Origin("made.jsonl", line)
-    )
+    return causal_example([(ids[:prompt], False), (ids[prompt:], True)], Origin("made.jsonl", line))
 
 
 def examples(lengths: Sequence[int], seed: int = 0) -> list[Example]:

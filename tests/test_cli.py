@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TINY, sums
+from tiny_runs import TINY, sums
 
 import luthier
 from luthier import cli, ready

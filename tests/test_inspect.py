@@ -9,7 +9,7 @@ from typing import Any
 import builders
 import numpy as np
 import pytest
-from conftest import sums, tiny_recipe
+from tiny_runs import sums, tiny_recipe
 
 from luthier import cli, inspection
 from luthier.assemble import assemble

@@ -1,9 +1,9 @@
 """Puts a finished pretraining run into the package as builtin:nano, in 16 bits, with its card.
 
-    luthier train recipes/pretrain-nano.yaml
-    python tools/bundle_nano.py runs/nano
-    python benchmarks/storybooks.py --output benchmarks/results/storybooks.json
-    python tools/bundle_nano.py runs/nano --card benchmarks/results/storybooks.json
+luthier train recipes/pretrain-nano.yaml
+python tools/bundle_nano.py runs/nano
+python benchmarks/storybooks.py --output benchmarks/results/storybooks.json
+python tools/bundle_nano.py runs/nano --card benchmarks/results/storybooks.json
 """
 
 from __future__ import annotations

@@ -49,7 +49,11 @@ def _recipe_page() -> list[str]:
     """docs/recipe.md says what the recipe model says."""
     script = ROOT / "tools" / "write_recipe_page.py"
     done = subprocess.run([sys.executable, str(script), "--check"], check=False)
-    return [] if done.returncode == 0 else ["docs/recipe.md is stale: python tools/write_recipe_page.py"]
+    return (
+        []
+        if done.returncode == 0
+        else ["docs/recipe.md is stale: python tools/write_recipe_page.py"]
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def page() -> str:
         ("data/formats", "Formats"),
     ):
         parts.append(_kinds(folder, title))
-    return "\n".join(parts)
+    return "\n".join(parts).replace("``", "`")
 
 
 def _kinds(folder: str, title: str) -> str:

@@ -14,6 +14,7 @@ from luthier.core import recipe as recipes
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.rundir import RunDir, open_run, read_lines
+from luthier.evaluation.stages import write_stages
 from luthier.fit import fit
 from luthier.judge import judge, save_result
 from luthier.stages import train_stages
@@ -123,6 +124,11 @@ def evaluate(run: str | os.PathLike[str], *, quiet: bool = False) -> dict[str, A
         UserError: no such run, or it is not finished.
     """
     folder = open_run(run)
+    if folder.stages:
+        for stage in folder.stages:
+            evaluate(stage.path, quiet=quiet)
+        write_stages(folder, folder.stages)
+        return Run(folder).evaluation
     if not folder.model.is_dir():
         raise UserError(f"run '{run}' is not finished", cure=f"luthier train --resume {run}")
     say: Say = (lambda _line: None) if quiet else (lambda line: print(line, flush=True))

@@ -20,9 +20,7 @@ from luthier.data.prepare import Encoded, Part, encode, read_parts
 from luthier.objectives import sft
 
 Rows = list[dict[str, Any]]
-ROWS: Rows = [
-    {"prompt": f"question {i}", "response": builders.SENTENCES[i % 6]} for i in range(12)
-]
+ROWS: Rows = [{"prompt": f"question {i}", "response": builders.SENTENCES[i % 6]} for i in range(12)]
 
 
 @pytest.fixture(autouse=True)

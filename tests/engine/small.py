@@ -63,7 +63,14 @@ def small_loop(
 ) -> Loop:
     """A loop as ``fit`` makes it, over documents of :data:`LENGTHS` unless others are given."""
     spec = TrainingSpec(
-        **{"batch_size": 4, "max_steps": 4, "epochs": 99, "log_every": 1, "device": "cpu", **training}
+        **{
+            "batch_size": 4,
+            "max_steps": 4,
+            "epochs": 99,
+            "log_every": 1,
+            "device": "cpu",
+            **training,
+        }
     )
     examples = list(train) if train is not None else builders.examples(LENGTHS)
     way = kinds.build("methods", kinds.config("methods", method))

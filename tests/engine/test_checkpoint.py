@@ -18,8 +18,8 @@ import builders
 import pytest
 import torch
 from builders import gap
-from engine.small import fingerprint, fitted, loss_lines, small_loop, small_recipe, weights
 
+from engine.small import fingerprint, fitted, loss_lines, small_loop, small_recipe, weights
 from luthier.core.errors import RecipeError, TrainingError
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint
@@ -104,9 +104,10 @@ def test_law_4_with_sgd_and_gpt2(tmp_path: Path) -> None:
 
     whole, first, second = loop("whole"), loop("again", save_every=2), loop("again")
     whole.train()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+    with pytest.MonkeyPatch.context() as patch:
         at_step(5, lambda: 1 / 0, patch)
-        first.train()
+        with pytest.raises(ZeroDivisionError):
+            first.train()
     second.resume(second.run.checkpoint(4))
     second.train()
     assert gap(weights(whole), weights(second)) == 0
@@ -140,7 +141,7 @@ def test_a_run_whose_data_changed_is_not_continued(tmp_path: Path) -> None:
 
 
 def saved(folder: Path, **changes: Any) -> tuple[Loop, Path]:
-    loop = small_loop(folder, max_steps=2, **changes)
+    loop = small_loop(folder, max_steps=2, keep=1, **changes)
     loop.train()
     return loop, loop.run.checkpoint(2)
 
@@ -208,9 +209,7 @@ def test_a_checkpoint_of_another_model_is_refused(other: str, tmp_path: Path) ->
     _, folder = saved(tmp_path)
     loops: dict[str, Callable[[], Loop]] = {
         "gpt2": lambda: small_loop(tmp_path, model=builders.tiny("gpt2")),
-        "wider": lambda: small_loop(
-            tmp_path, model=builders.tiny("llama", intermediate_size=64)
-        ),
+        "wider": lambda: small_loop(tmp_path, model=builders.tiny("llama", intermediate_size=64)),
         "lora": lambda: small_loop(tmp_path, method="lora"),
     }
     with pytest.raises(TrainingError, match="of another model"):

@@ -15,9 +15,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import gap
-from engine.small import LENGTHS, Kept, fitted, loss_lines, small_loop, small_recipe, weights
 from torch import Tensor, nn
 
+from engine.small import LENGTHS, Kept, fitted, loss_lines, small_loop, small_recipe, weights
 from luthier.core.errors import TrainingError
 from luthier.core.records import Batch, Example, Segment
 from luthier.data.batching import collate
@@ -120,6 +120,7 @@ def test_micro_batches_count_by_tokens_as_the_pitfall_demands(budget: int, tmp_p
     assert moved[2].item() == pytest.approx((1 - math.exp(-2.04745)) * 9 / 10, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_law_3_on_two_ranks(tmp_path: Path) -> None:
     """An odd number of rows, so that a rank runs empty micro-batches; LoRA with dropout too."""
     environment = {
@@ -162,7 +163,8 @@ def test_a_whole_training_equals_a_plain_one(tmp_path: Path) -> None:
     }  # fmt: skip
     kept = Kept()
     loop = small_loop(tmp_path, trackers=[kept], budget=30, **settings)
-    ours = [e for e in (loop.train(), kept.of("step"))][1]
+    loop.train()
+    ours = kept.of("step")
 
     model = builders.tiny("llama")
     model.set_attn_implementation("sdpa")
@@ -273,9 +275,7 @@ def test_three_in_a_row_stop_and_name_step_rows_and_checkpoint(tmp_path: Path) -
 
 
 def test_two_in_a_row_are_forgiven_as_often_as_they_come(tmp_path: Path) -> None:
-    loop = small_loop(
-        tmp_path, objective=Poisoned({0, 1, 3, 4, 6, 7}), budget=1000, max_steps=9
-    )
+    loop = small_loop(tmp_path, objective=Poisoned({0, 1, 3, 4, 6, 7}), budget=1000, max_steps=9)
     assert loop.train() == "finished"
     assert loop.state.skipped == 6
 
@@ -392,7 +392,9 @@ def test_a_rising_validation_loss_is_warned_of_once(tmp_path: Path) -> None:
     assert steps[2] < steps[0], "the script needs a training loss that falls"
     (warning,) = kept.of("warning")
     assert warning["step"] == 3
-    assert "validation loss rises (1.0000 to 3.0000) while training loss falls" in warning["message"]
+    assert (
+        "validation loss rises (1.0000 to 3.0000) while training loss falls" in warning["message"]
+    )
 
 
 def test_a_trend_needs_both_to_part() -> None:
@@ -453,8 +455,10 @@ def test_log_lines_are_means_and_come_when_asked(tmp_path: Path) -> None:
     losses = [e["loss"] for e in seen[1]]
     assert seen[3][1]["loss"] == pytest.approx(sum(losses[1:3]) / 2)
     assert seen[3][2]["loss"] == pytest.approx(sum(losses[3:6]) / 3)
-    assert seen[3][-1]["tokens"] == loop.state.tokens == sum(
-        e.size for i in range(7) for e in loop.data.step(i)[0]
+    assert (
+        seen[3][-1]["tokens"]
+        == loop.state.tokens
+        == sum(e.size for i in range(7) for e in loop.data.step(i)[0])
     )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import builders
 import pytest
 import torch
-from engine.small import small_loop
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from engine.small import small_loop
 from luthier.core.recipe import TrainingSpec
 from luthier.engine.optim import make_optimizer, rate_factor, set_rate, warmup_steps
 from luthier.methods import full
@@ -46,7 +46,12 @@ def library(name: str, warmup: int, total: int, low: float) -> Callable[[int], f
     else:
         decay = max(1, round(0.2 * (total - warmup)))
         made = theirs.get_wsd_schedule(
-            optimizer, warmup, decay, num_training_steps=total, decay_type="linear", min_lr_ratio=low
+            optimizer,
+            warmup,
+            decay,
+            num_training_steps=total,
+            decay_type="linear",
+            min_lr_ratio=low,
         )
     factor: Callable[[int], float] = made.lr_lambdas[0]
     return factor

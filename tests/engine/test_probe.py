@@ -14,9 +14,7 @@ from luthier.engine import probe
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_the_recipe_can_pin_the_precision(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_recipe_can_pin_the_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_bfloat16_gain", lambda *_: pytest.fail("nothing to probe"))
     chosen = probe.choose(TrainingSpec(precision=precision), 64, 128)  # type: ignore[arg-type]
     assert chosen["precision"] == precision

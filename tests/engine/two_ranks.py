@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.small import fingerprint, fitted, small_recipe
 
+from engine.small import fingerprint, fitted, small_recipe
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Loop
 

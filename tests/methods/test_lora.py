@@ -39,7 +39,12 @@ def logits(module: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("settings", [{}, {"rslora": True}, {"dora": True}, {"alpha": 1.5}])
 def test_the_forward_pass_is_pefts(settings: dict[str, Any]) -> None:
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import (
+        LoraConfig,
+        get_peft_model,
+        get_peft_model_state_dict,
+        set_peft_model_state_dict,
+    )
 
     _, module = adapted(**settings)
     theirs = get_peft_model(

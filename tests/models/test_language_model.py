@@ -158,9 +158,7 @@ def test_generating_restores_mode_and_attention() -> None:
     with lm.generating() as ready:
         assert not ready.training
         assert ready.config._attn_implementation == "sdpa"
-        out = ready.generate(
-            input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=4, do_sample=False
-        )
+        out = ready.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=4, do_sample=False)
         assert out.shape[1] <= 7
     assert model.training
     assert torch.equal(lm.hidden(batch), before)

@@ -234,7 +234,7 @@ def test_from_scratch_refuses_what_the_architecture_has_not() -> None:
         from_scratch(scratch("lama"), builders.tokenizer(), 0)
     with pytest.raises(RecipeError, match="none of that name"):
         from_scratch(scratch("zzzzzz"), builders.tokenizer(), 0)
-    with pytest.raises(RecipeError, match="hidden size .30. is not a multiple"):
+    with pytest.raises(RecipeError, match=r"hidden size .30. is not a multiple"):
         from_scratch(scratch(hidden_size=30, num_attention_heads=4), builders.tokenizer(), 0)
 
 

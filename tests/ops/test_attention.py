@@ -176,9 +176,7 @@ def heads(count: int, seed: int, dtype: torch.dtype = torch.float64) -> list[Ten
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    tables(), st.sampled_from([None, 1, 2, 4]), st.sampled_from([None, 2.0]), st.integers(0, 9)
-)
+@given(tables(), st.sampled_from([None, 1, 2, 4]), st.sampled_from([None, 2.0]), st.integers(0, 9))
 def test_any_forest_equals_attention_written_out(
     segments: SegmentTable, window: int | None, softcap: float | None, seed: int
 ) -> None:
@@ -301,7 +299,8 @@ def test_an_encoder_sees_its_whole_segment(lengths: list[int]) -> None:
     ours, _ = segment_attention(torch.nn.Module(), query, key, value, None, segments=batch.segments)
     cut = [x.split(lengths, 2) for x in (query, key, value)]
     theirs = [
-        F.scaled_dot_product_attention(q, k, v, enable_gqa=True) for q, k, v in zip(*cut, strict=True)
+        F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        for q, k, v in zip(*cut, strict=True)
     ]
     assert gap(ours, torch.cat(theirs, 2).transpose(1, 2)) < 1e-12
 

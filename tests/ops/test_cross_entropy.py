@@ -152,7 +152,9 @@ def test_bfloat16_is_near_and_its_sum_is_float32() -> None:
     plain = {k: v.detach().float() if v.is_floating_point() else v for k, v in p.items()}
     plain["hidden"].requires_grad_()
     plain["weight"].requires_grad_()
-    exact = torch.autograd.grad(by_torch(p, bias=False, smoothing=0, softcap=None, scale=1.0), p["weight"])
+    exact = torch.autograd.grad(
+        by_torch(p, bias=False, smoothing=0, softcap=None, scale=1.0), p["weight"]
+    )
     with torch.autocast("cpu", torch.bfloat16):
         loss = ours(plain, bias=False)
     assert loss.dtype == torch.float32

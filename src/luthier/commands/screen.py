@@ -38,9 +38,7 @@ def heading(made: Console, text: str) -> None:
     made.print(text, style="bold")
 
 
-def pairs(
-    made: Console, rows: Sequence[tuple[str, str]], *, names: str = "dim"
-) -> None:
+def pairs(made: Console, rows: Sequence[tuple[str, str]], *, names: str = "dim") -> None:
     """Names on the left, aligned; what they say on the right, wrapped beside them."""
     from rich.text import Text
 

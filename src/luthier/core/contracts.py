@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from luthier.core.records import Batch, Example, Record, Row, Scored, Turn
+from luthier.core.records import Answer, Batch, Example, Prompt, Record, Row, Scored, Turn
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,10 +86,7 @@ class Codec(Protocol):
         ...
 
     def last_turn(self, turns: Sequence[Turn]) -> list[Piece]:
-        """The same, with only the last assistant turn marked as an answer.
-
-        Serves templates that rewrite earlier turns as well.
-        """
+        """The same, only the last assistant turn an answer: for templates that rewrite turns."""
         ...
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
@@ -118,14 +115,23 @@ class LanguageModel(Protocol):
         ...
 
     def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Each ``lm`` target's log-probability ``[R]``, and whether it was the likeliest token.
-
-        Differentiable in the first; the second is ``[R]`` booleans.
-        """
+        """Each ``lm`` target's log-probability ``[R]``, and whether it was the likeliest ``[R]``."""
         ...
 
     def logits(self, rows: Tensor) -> Tensor:
         """The language-model head on chosen hidden states: ``[R, H] -> [R, V]``."""
+        ...
+
+
+class HeadedModel(LanguageModel, Protocol):
+    """A model with heads beside the language model's; what it has none of, it refuses."""
+
+    def pooled(self, batch: Batch, hidden: Tensor, segments: Tensor) -> Tensor:
+        """Each of these segments as one vector ``[R, H]``, by the head's pooling."""
+        ...
+
+    def outputs(self, head: str, rows: Tensor) -> Tensor:
+        """A head, by its kind, on chosen or pooled states: ``[R, H] -> [R, outputs]``."""
         ...
 
 
@@ -152,7 +158,8 @@ class Objective(Protocol):
     """What is optimised: records to examples, a batch to loss terms.
 
     No objective divides: losses are sums, :meth:`weights` says by what the engine divides once
-    the totals over all micro-batches and ranks are known.
+    the totals over all micro-batches and ranks are known. What more an objective needs of the
+    engine is a protocol of its own below, from :class:`Accompanied` to :class:`OnlineObjective`.
     """
 
     records: ClassVar[tuple[type[Record], ...]]
@@ -162,6 +169,11 @@ class Objective(Protocol):
     overlong: ClassVar[str]
     #: Whether the loss asks for ``models.reference()``, which is then kept at step 0.
     needs_reference: ClassVar[bool]
+
+    @property
+    def config(self) -> KindConfig:
+        """Its settings."""
+        ...
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -177,15 +189,53 @@ class Objective(Protocol):
         ...
 
     def arrange(self, examples: Sequence[Example], rng: np.random.Generator) -> Sequence[Example]:
-        """What changes every epoch (masks, pairings); ``rng`` is keyed by (seed, epoch, step)."""
+        """What changes every epoch (masks, pairings); ``rng`` is keyed by (seed, epoch, step).
+
+        Held-out examples are arranged once, by a generator of their own.
+        """
         ...
 
     def weights(self, batch: Batch) -> dict[str, float]:
-        """Each term's weight in this batch, known before any forward pass."""
+        """Each term's weight in this batch, known before any forward pass.
+
+        Counted from the rows of the tables: a rank without work runs a batch without rows, which
+        weighs nothing and sums to nothing.
+        """
         ...
 
     def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
-        """Each term's sum over this batch: scalars under the names that ``weights`` gives."""
+        """Each term's sum over this batch: scalars under the names that ``weights`` gives.
+
+        The step's loss is the sum of all terms over their weights; a term's coefficient is the
+        objective's to multiply.
+        """
+        ...
+
+
+@runtime_checkable
+class Accompanied(Protocol):
+    """An objective that needs other models beside the policy (a teacher, a reward model)."""
+
+    @property
+    def companions(self) -> Mapping[str, str]:
+        """Name in ``models.companions`` -> the model, as a recipe names it; never trained."""
+        ...
+
+
+@runtime_checkable
+class FrozenColumns(Protocol):
+    """An objective with columns that the steps do not change.
+
+    The log-probabilities of the reference, a teacher's top logits; after sampling, what the
+    policy said then, and the advantages that follow from it.
+    """
+
+    def columns(self, models: Models, batch: Batch) -> Mapping[str, Mapping[str, Tensor]]:
+        """Further columns of the batch's tables, row by row, without gradient.
+
+        The engine asks once for every example, before the first step or after :meth:`collect`,
+        and every later batch carries them; of an offline objective they are cached.
+        """
         ...
 
 
@@ -194,19 +244,31 @@ class StepStatistics(Protocol):
     """An objective whose loss needs a figure of the whole step (KTO's KL baseline)."""
 
     def statistics(self, models: Models, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Sums over these batches, without gradient.
+        """Sums over these batches, without gradient, under the same names on every rank.
 
-        The engine adds over ranks and puts the totals into every batch's targets as table
-        ``step``.
+        The engine adds over ranks and puts the totals into every batch's ``step``; in validation
+        the step is all that is held out.
         """
+        ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """An objective that reports more than it learns from (accuracy, KL, the share clipped)."""
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """Terms of ``loss`` that are averaged and logged, and no part of the step's loss."""
         ...
 
 
 class Generator(Protocol):
     """Batched sampling from a language model."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Any) -> list[list[int]]:
-        """New tokens after each prompt, the end-of-turn token left out."""
+    def sample(
+        self, prompts: Sequence[Sequence[int]], answers: int, seed: int, **settings: Any
+    ) -> list[list[Answer]]:
+        """Several answers to each prompt, drawn by ``seed``; settings as temperature, by name."""
         ...
 
     def stream(self, prompt: Sequence[int], sampling: Any) -> Iterator[str]:
@@ -222,14 +284,16 @@ class OnlineObjective(Objective, Protocol):
 
     def collect(
         self,
-        models: Models,
+        records: Sequence[Record],
+        codec: Codec,
         generator: Generator,
         rewards: Mapping[str, Reward],
-        records: Sequence[Record],
+        seed: int,
     ) -> Sequence[Example]:
-        """Sampled answers as children of their prompts.
+        """Sampled answers as children of their prompts, with what the rewards gave as columns.
 
-        Rewards, old and reference log-probabilities, values and advantages are target columns.
+        What models say of them (log-probabilities, values) and what follows from that
+        (advantages) are :class:`FrozenColumns`.
         """
         ...
 
@@ -249,7 +313,10 @@ class Method(Protocol):
         ...
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Optimizer groups: ``params``, ``names``, and ``rate``, a factor on the learning rate."""
+        """Optimizer groups: ``params``, ``names``, ``rate`` and ``decay``.
+
+        ``rate`` is a factor on the learning rate, ``decay`` whether weight decay shrinks them.
+        """
         ...
 
     def frozen_depth(self, model: nn.Module) -> int:
@@ -322,6 +389,6 @@ class Format(Protocol):
 class Reward(Protocol):
     """Scores answers: a rule, a model, a judge."""
 
-    def score(self, prompts: Sequence[Sequence[Turn]], answers: Sequence[str]) -> list[float]:
-        """One number an answer; more is better."""
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        """One number an answer, of the prompt at the same place; more is better."""
         ...

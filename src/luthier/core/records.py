@@ -286,6 +286,19 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model sampled after a prompt.
+
+    Attributes:
+        tokens: as sampled; the end-of-turn token is the last one of an answer that ended.
+        ended: whether it ended by itself, not at the bound on new tokens.
+    """
+
+    tokens: tuple[int, ...]
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What evaluation hands to metrics for one example; fields a model cannot give are ``None``.
 

@@ -58,7 +58,8 @@ def check_budget(sizes: Sequence[int], budget: int, origins: Sequence[object]) -
     if large:
         named = ", ".join(f"{origins[i]} ({sizes[i]:,})" for i in large[:5])
         raise DataError(
-            f"{len(large)} examples have more tokens than training.token_budget ({budget:,}): {named}",
+            f"{len(large)} examples have more tokens than training.token_budget ({budget:,}): "
+            f"{named}",
             cure="raise training.token_budget, or lower data.max_length",
             code="over-budget",
         )

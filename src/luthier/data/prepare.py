@@ -80,7 +80,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         DataError: a record without anything to learn, or too long under ``overlong: refuse``.
     """
     policy = objective.overlong if spec.overlong == "auto" else spec.overlong
-    settings = objective.config.model_dump(mode="json")  # type: ignore[attr-defined]
+    settings = objective.config.model_dump(mode="json")
     name = cache.key(
         _CACHE_VERSION,
         part.fingerprint,

@@ -106,8 +106,7 @@ class Backend:
         optimizer.zero_grad(set_to_none=True)
 
     def rescaling(self, loss: float, norm: float) -> bool:
-        """Whether a norm is not finite because float16's loss scale is still too large, which
-        :meth:`update` mends."""
+        """Whether only float16's loss scale is too large for the norm; :meth:`update` mends it."""
         overflow = self._scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm)
         return overflow and self._scaler.get_scale() > 1
 

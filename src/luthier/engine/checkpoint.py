@@ -204,7 +204,7 @@ def _damaged(folder: Path, how: str) -> TrainingError:
 
 
 def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses shared memory; named parameters list tied ones once, views may stay."""
+    """Safetensors refuses shared memory; named parameters list tied ones once, views may stay."""
     seen: set[int] = set()
     out = {}
     for name, tensor in weights.items():

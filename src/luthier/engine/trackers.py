@@ -162,7 +162,11 @@ class MLflow:
         self._mlflow.end_run()
 
 
-_BY_NAME: dict[str, Callable[[RunDir], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
+_BY_NAME: dict[str, Callable[[RunDir], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "mlflow": MLflow,
+}
 
 
 def open_trackers(

@@ -89,7 +89,7 @@ class Trend:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs of this object."""
-        return {"seen": self._seen[-2:], "said": self._said}
+        return {"seen": [list(pair) for pair in self._seen[-2:]], "said": self._said}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state`."""

@@ -201,8 +201,11 @@ def _in_attention(name: str) -> bool:
 
 
 def attention_layers(model: nn.Module) -> list[str]:
-    """Names of the matrices inside attention blocks: the last part of their path, and the part
-    before it where another block has a matrix of that name as well."""
+    """Names of the matrices inside attention blocks.
+
+    The last part of their path, and the part before it where another block has a matrix of that
+    name as well.
+    """
     matrices = [
         name
         for name, module in model.named_modules()

@@ -85,9 +85,7 @@ def make_plan(
     return Plan(total * 4, training, per_token, free, int(budget))
 
 
-def activation_bytes(
-    config: Any, *, sixteen_bit: bool, recompute: bool, scored: int = 0
-) -> int:
+def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored: int = 0) -> int:
     """Bytes that one token leaves behind for the backward pass.
 
     A decoder block keeps about eight tensors of the hidden size, keys and values, and four of

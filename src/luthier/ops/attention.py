@@ -37,8 +37,8 @@ def register() -> str:
     return NAME
 
 
-def segment_attention(
-    module: nn.Module,
+def segment_attention(  # noqa: D417 - the rest of what transformers passes
+    module: nn.Module,  # noqa: ARG001 - transformers' signature
     query: Tensor,
     key: Tensor,
     value: Tensor,
