@@ -41,7 +41,7 @@ class Chat:
         note = note or {}
         self.has_template = bool(loaded.tokenizer.chat_template)
         self.context = loaded.context
-        self.notices: list[str] = []
+        self.notices = list(loaded.said)
         self._codec = TokenizerCodec(
             loaded.tokenizer, system=note.get("system", "keep"), max_length=loaded.context
         )

@@ -81,7 +81,7 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         _write(folder, sides, figures, len(records), time.perf_counter() - start)
         for line in table(figures):
             say(line)
-    report.write(folder)
+    report.write(folder, finishing=True)
     card.write(folder)
 
 

@@ -115,7 +115,7 @@ class LanguageModel(Protocol):
         ...
 
     def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Each ``lm`` target's log-probability ``[R]``, and whether it was the likeliest ``[R]``."""
+        """Each ``lm`` target's log-probability ``[R]``, and whether it was the likeliest."""
         ...
 
     def logits(self, rows: Tensor) -> Tensor:

@@ -73,21 +73,26 @@ class Sample:
     matches: bool
 
 
-def write(run: RunDir) -> Path:
+def write(run: RunDir, *, finishing: bool = False) -> Path:
     """Renders the page into the run folder.
+
+    Args:
+        run: the run folder.
+        finishing: whether only the card that finishes the run is still to come.
 
     Returns:
         The file written.
     """
-    write_text(run.report, render(run))
+    write_text(run.report, render(run, finishing=finishing))
     return run.report
 
 
-def render(run: RunDir) -> str:
+def render(run: RunDir, *, finishing: bool = False) -> str:
     """The page of a run, finished or not; what is missing is said on it.
 
     Args:
         run: the run folder; any of its files may be missing or broken.
+        finishing: whether only the card that finishes the run is still to come.
 
     Returns:
         HTML without a script and without anything fetched from elsewhere.
@@ -100,7 +105,7 @@ def render(run: RunDir) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return jinja.get_template("report.html.jinja").render(_context(read(run)))
+    return jinja.get_template("report.html.jinja").render(_context(read(run, finishing=finishing)))
 
 
 def _context(run: Contents) -> dict[str, Any]:

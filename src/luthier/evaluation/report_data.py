@@ -46,15 +46,20 @@ class Contents:
     problems: list[str]
 
 
-def read(run: RunDir) -> Contents:
-    """Everything the page shows of a run."""
+def read(run: RunDir, *, finishing: bool = False) -> Contents:
+    """Everything the page shows of a run.
+
+    Args:
+        run: the run folder.
+        finishing: the page is the last file but one; the card that finishes the run comes next.
+    """
     problems: list[str] = []
     recipe = _text(run.recipe, problems)
     events = _lines(run.events, problems)
     environment = _object(run.environment, problems)
     return Contents(
         name=run.path.resolve().name,
-        finished=run.finished,
+        finished=finishing or run.finished,
         recipe=recipe,
         settings=_settings(recipe),
         environment=environment or {},
