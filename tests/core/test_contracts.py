@@ -379,7 +379,8 @@ def kto_by_hand(models: Any, examples: Sequence[Example], beta: float) -> Means:
 
         policy = total()
         with models.reference():
-            return policy - total()
+            old = total()
+        return policy - old
 
     kl = torch.stack([ratio(e, 2) for e in examples]).mean().abs().detach()
     signs = [1.0 if e.targets["thumb"]["good"][0] else -1.0 for e in examples]
