@@ -6,7 +6,7 @@ it already does the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,10 @@ def train(
         def close(self) -> None: ...
 
     spec = TrainingSpec(log_every=1, clip_norm=None, schedule="constant", warmup=0, save_every=99)
-    cut: Callable[[Sequence[int]], list[list[int]]] = lambda sizes: micro_batches(sizes, 60)
+
+    def cut(sizes: Sequence[int]) -> list[list[int]]:
+        return micro_batches(sizes, 60)
+
     data = Data(
         examples, [], lambda number: (list(examples), 0), steps, steps, cut, collate, empty_like
     )

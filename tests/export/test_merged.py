@@ -3,6 +3,8 @@ kept (law 5)."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,16 @@ def test_a_merged_adapter_loads_with_plain_transformers(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == tuned.tokenizer.chat_template
     assert plain.generation_config.eos_token_id == [0, 6]
+
+
+def test_the_runs_own_generation_config_goes_along(tiny_lora_run: Path, tmp_path: Path) -> None:
+    """A base knows nothing of the end-of-turn token that the run learned."""
+    run = shutil.copytree(tiny_lora_run, tmp_path / "run")
+    config = run / "model" / "generation_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": [0, 6, 9]}))
+    export(run, "merged", tmp_path / "out", say=quietly)
+    exported = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert exported["eos_token_id"] == [0, 6, 9]
 
 
 def test_the_export_answers_as_the_run(tiny_lora_run: Path, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ class LanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
 class HeadedModel(LanguageModel, Protocol):
     """A model with heads beside the language model's; what it has none of, it refuses."""
 
