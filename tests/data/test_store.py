@@ -118,7 +118,7 @@ def test_indices_are_those_of_a_sequence() -> None:
 def test_saving_leaves_nothing_beside_it_and_keeps_what_is_there(tmp_path: Path) -> None:
     first, second = ExampleStore.build([document(3)]), ExampleStore.build([document(9)])
     first.save(tmp_path / "store", {"note.json": "{}"})
-    second.save(tmp_path / "store")
+    second.save(tmp_path / "store")  # as when two ranks make the same one
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
     assert ExampleStore.load(tmp_path / "store").tokens == 3
     assert (tmp_path / "store" / "note.json").read_text() == "{}"

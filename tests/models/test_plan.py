@@ -65,9 +65,9 @@ def test_recomputation_and_halves_are_cheaper() -> None:
     assert cost(False, True) < cost(False, False) / 3
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "phi", "gemma2"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2", "gpt_neox", "phi", "gemma2"])
 def test_the_estimate_is_near_what_is_really_kept(architecture: str) -> None:
-    model = builders.tiny(architecture, num_hidden_layers=4)
+    model = builders.tiny(architecture, num_hidden_layers=4, intermediate_size=256)
     lm, batch = CausalModel(model), collate(builders.examples([60] * 8))
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -83,7 +83,7 @@ def test_the_estimate_is_near_what_is_really_kept(architecture: str) -> None:
     real = sum(kept.values()) / batch.size
     assert hidden.requires_grad
     estimate = activation_bytes(model.config, sixteen_bit=False, recompute=False, scored=60)
-    assert real * 0.6 < estimate < real * 3, f"{estimate} estimated, {real:.0f} kept a token"
+    assert real * 0.85 < estimate < real * 2, f"{estimate} estimated, {real:.0f} kept a token"
 
 
 @pytest.mark.parametrize("architecture", builders.DECODERS)

@@ -76,8 +76,11 @@ class ExampleStore(Sequence[Example]):
             (temporary / "sources.json").write_text(json.dumps(self.sources), encoding="utf-8")
             for name, text in (beside or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
-            if not folder.exists():
+            try:
                 temporary.rename(folder)
+            except OSError:  # another rank or run made the same one first
+                if not folder.is_dir():
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
