@@ -167,7 +167,7 @@ def step(
     if isinstance(objective, StepStatistics):
         found = objective.statistics(models, batches)
         totals = backend.totals({name: float(value) for name, value in found.items()})
-        figures = {name: torch.tensor(value).double() for name, value in totals.items()}
+        figures = {n: torch.tensor(value, dtype=torch.float64) for n, value in totals.items()}
         batches = [replace(batch, step=figures) for batch in batches]
     watched = objective.watched if isinstance(objective, Watching) else frozenset()
     weights: dict[str, float] = {}
