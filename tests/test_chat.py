@@ -16,6 +16,7 @@ from luthier.chat import Chat
 from luthier.core.errors import UserError
 from luthier.core.records import Turn
 from luthier.generation.sampling import Sampling
+from luthier.models.language_model import CausalModel
 from luthier.models.load import load
 
 QUESTION = "What is 2 plus 3?"
@@ -54,6 +55,7 @@ def test_many_prompts_are_answered_as_each_alone(chat: Chat) -> None:
 
 def test_a_completion_has_no_template(tiny_run: Path, chat: Chat) -> None:
     loaded = load(str(tiny_run))
+    assert isinstance(loaded.model, CausalModel)
     tokens = loaded.tokenizer("What is", add_special_tokens=False, return_tensors="pt")
     with loaded.model.generating() as module:
         rows = module.generate(**tokens, max_new_tokens=8, do_sample=False)
@@ -212,6 +214,7 @@ def test_draws_repeat_with_their_seed(tiny_run: Path, capsys: pytest.CaptureFixt
     texts = []
     for seed in ("1", "1", "2"):
         words = ["generate", str(tiny_run), "-p", QUESTION, "--temperature", "2", "--seed", seed]
+        words += ["--max-new-tokens", "16"]
         assert cli.run(words) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2]

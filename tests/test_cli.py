@@ -182,7 +182,7 @@ def raising(error: BaseException) -> Any:
     [
         (KeyboardInterrupt(), 130, ""),
         (ValueError("seven"), 70, "this is a bug in luthier"),
-        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 1, "luthier cache clear"),
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 74, "luthier cache clear"),
         (OSError(errno.EACCES, "Permission denied", "/runs/x"), 1, "/runs/x: Permission denied"),
         (FileNotFoundError(errno.ENOENT, "No such file", "inner"), 70, "this is a bug"),
     ],
@@ -204,11 +204,11 @@ def test_what_goes_wrong_while_training(
     assert err or status == 130
 
 
-def test_a_stopped_run_exits_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_exits_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from luthier.run import Run
 
     monkeypatch.setattr(luthier, "train", lambda *_, **__: Run(RunDir(tmp_path / "unfinished")))
-    assert cli.run(["train", str(write_recipe(tmp_path))]) == 3
+    assert cli.run(["train", str(write_recipe(tmp_path))]) == 75
 
 
 def test_words_reach_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,23 +216,23 @@ def test_words_reach_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     seen: list[Any] = []
 
-    def train(source: Any, overrides: Any, *, resume: Any, quiet: Any) -> Run:
-        seen.append((source, overrides, resume, quiet))
+    def train(source: Any, overrides: Any, *, resume: Any, allow_inexact: Any, quiet: Any) -> Run:
+        seen.append((source, overrides, resume, quiet, allow_inexact))
         return Run(RunDir(tmp_path))
 
     monkeypatch.setattr(luthier, "train", train)
     recipe = write_recipe(tmp_path)
     cli.run(["train", str(recipe), "training.epochs=5", "output=x", "--quiet"])
     cli.run(["train", "--resume", "runs/x"])
-    cli.run(["train", "--resume", "runs/x", "training.epochs=5"])
+    cli.run(["train", "--resume", "runs/x", "training.epochs=5", "--allow-inexact"])
     cli.run(["train", "support"])
     place = ready.folder()
     assert place is not None
     assert seen == [
-        (recipe, ["training.epochs=5", "output=x"], None, True),
-        (None, [], "runs/x", False),
-        (None, ["training.epochs=5"], "runs/x", False),
-        (place / "support.yaml", [], None, False),
+        (recipe, ["training.epochs=5", "output=x"], None, True, False),
+        (None, [], "runs/x", False, False),
+        (None, ["training.epochs=5"], "runs/x", False, True),
+        (place / "support.yaml", [], None, False, False),
     ]
 
 
@@ -363,7 +363,7 @@ def test_a_signal_keeps_a_checkpoint_and_resume_ends_the_run(tmp_path: Path) -> 
                 run.send_signal(signal.SIGTERM)
                 break
         rest, errors = run.communicate(timeout=120)
-    assert run.returncode == 3, errors
+    assert run.returncode == 75, errors
     assert errors == ""
     assert f"luthier train --resume {tmp_path / 'run'}" in rest
     [(step, _)] = RunDir(tmp_path / "run").saved()
@@ -372,3 +372,12 @@ def test_a_signal_keeps_a_checkpoint_and_resume_ends_the_run(tmp_path: Path) -> 
     assert done.stderr == ""
     assert RunDir(tmp_path / "run").finished
     assert "luthier chat" in done.stdout
+
+
+def test_letters_that_a_stream_cannot_write_are_spelled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"\\ud800": null}\n')
+    assert cli.run(["train", str(recipe)]) == 1
+    assert r"the columns: \ud800" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tiny_runs import sums, tiny_recipe
 
 from luthier import cli, inspection
 from luthier.assemble import assemble
+from luthier.commands.lengths import histogram
 from luthier.core import recipe as recipes
 from luthier.inspection import inspect, learned
 
@@ -157,7 +158,20 @@ def test_stages_are_looked_at_one_by_one(tmp_path: Path) -> None:
     assert two.trainable < two.total
     # The second stage's model has the tokenizer of the first one's text, and the same matrices.
     assert two.total - two.trainable == one.total
-    assert one.codec.fingerprint() == two.codec.fingerprint()  # type: ignore[attr-defined]
+    assert one.codec.fingerprint() == two.codec.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "lengths", [[367_817], [7] * 9, list(range(1, 400)), [5, 6, 1_000_000], [1, 1, 2], []]
+)
+def test_every_length_is_in_one_bar(lengths: list[int]) -> None:
+    lines = list(histogram(np.sort(np.array(lengths, dtype=np.int64))))
+    bars = lines[: lines.index("")] if lengths else []
+    assert sum(int(line.split()[-1].replace(",", "")) for line in bars) == len(lengths)
+    assert len(bars) <= 9
+    assert max(map(len, lines)) <= 76
+    if lengths:
+        assert "█" * 40 in "".join(bars)
 
 
 def test_learned_marks_are_the_targets() -> None:

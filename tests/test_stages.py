@@ -307,19 +307,25 @@ def test_the_first_of_two_ranks_alone_writes(
         def barrier(self) -> None:
             Second.waits += 1
 
+        def agree(self, flag: bool) -> bool:
+            return flag
+
     monkeypatch.setattr(stages, "Backend", Second)
     folder = data(tmp_path)
     trained: list[str] = []
     said: list[str] = []
 
-    def train_one(one: recipes.Recipe, inner: RunDir, again: bool) -> None:
+    def train_one(one: recipes.Recipe, inner: RunDir, again: bool) -> bool:
         trained.append(f"{one.objective.kind} {again}")
         for path in (inner.card, inner.model / "config.json"):  # what the first rank writes
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+        return True
 
     values = recipes.load(recipe(folder))
-    stages.train_stages(values, RunDir(folder / "run"), said.append, train_one, _refuse)
+    stages.train_stages(
+        values, RunDir(folder / "run"), said.append, train_one, lambda _: nullcontext()
+    )
     assert trained == ["language_modeling False", "sft False"]
     assert sorted(p.name for p in (folder / "run").iterdir()) == [FIRST, SECOND]
     assert not said

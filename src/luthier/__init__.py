@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Else huggingface_hub fetches a list from the hub to describe this process, even to load a file.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 #: Public name -> the module that defines it; loaded on first use, so that a bare import is quick.
 _LAZY = {

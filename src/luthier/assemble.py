@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective
+from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, Record, Text
 from luthier.data.prepare import Encoded, Part, encode, read_parts
 from luthier.data.template import TokenizerCodec
-from luthier.models.load import Loaded, from_scratch, load, locate, tokenizer_at
+from luthier.models.load import (
+    Loaded,
+    from_scratch,
+    known_head,
+    load,
+    locate,
+    tokenizer_at,
+)
 from luthier.models.tokenizer import train_tokenizer
 
 Say = Callable[[str], None]
@@ -61,7 +69,11 @@ def assemble(recipe: Recipe, say: Say) -> Parts:
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
     parts = read_parts(recipe.data, objective, recipe.training.seed, say)
-    loaded = load_model(recipe, parts[0], say)
+    if isinstance(objective, Settling):
+        known = known_head(recipe.model)
+        objective = objective.settled(parts[0].records, known.labels if known else ())
+        recipe = recipe.model_copy(update={"objective": objective.config})
+    loaded = load_model(recipe, objective, parts[0], say)
     codec = make_codec(recipe, loaded)
     for line in (*loaded.said, *codec.said):
         say(line)
@@ -71,14 +83,31 @@ def assemble(recipe: Recipe, say: Say) -> Parts:
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
-            say(describe(name, pair[1].counts))
+            say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
     return Parts(recipe, objective, method, loaded, codec, train, held)
 
 
-def load_model(recipe: Recipe, part: Part | None, say: Say) -> Loaded:
-    """The recipe's model, pretrained or from scratch (with a tokenizer from ``part``'s text)."""
+def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:
+    """The recipe's model, pretrained or from scratch (with a tokenizer from ``part``'s text).
+
+    Raises:
+        RecipeError: a model without the head that the objective reads.
+    """
+    own = [head for head in objective.heads if head.kind != "lm"]
+    kind = recipe.objective.kind
     if recipe.model.architecture is None:
-        return load(recipe.model)
+        loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
+        if loaded.head is not None and not own:
+            raise RecipeError(
+                f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",
+                cure="name a language model, or set objective: classification",
+            )
+        return loaded
+    if own:
+        raise RecipeError(
+            f"'{kind}' needs a pretrained model, and model.architecture starts from scratch",
+            cure="pretrain one first (objective: language_modeling), or name one",
+        )
     tokenizer = scratch_tokenizer(recipe.model, part, say)
     return from_scratch(recipe.model, tokenizer, recipe.training.seed)
 
@@ -97,7 +126,8 @@ def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
         records = list(part.records)
         random.Random(0).shuffle(records)
         texts = (text for record in records[: settings.sample] for text in texts_of(record))
-        train_tokenizer(texts, settings.vocab_size).save_pretrained(folder)
+        with cache.made(folder) as whole:
+            train_tokenizer(texts, settings.vocab_size).save_pretrained(whole)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -123,11 +153,11 @@ def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
     )
 
 
-def describe(name: str, counts: dict[str, Any]) -> str:
-    """One line on a side of the data, whatever was cut named."""
+def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -> str:
+    """One line on a side of the data, whatever was cut named; ``noun`` is what targets are."""
     line = (
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
-        f"{counts['tokens']:,} tokens, {counts['targets']:,} of them learned"
+        f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
     cut = counts["cut"]
     if cut["windows"]:

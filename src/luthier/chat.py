@@ -16,6 +16,7 @@ from luthier.core.records import Turn
 from luthier.core.rundir import RunDir
 from luthier.data.template import TokenizerCodec
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, Where, load, locate, read_note, tokenizer_at
 
 
@@ -52,9 +53,13 @@ class Chat:
             *(own if isinstance(own, list) else [] if own is None else [own]),
         }
         self._eos = loaded.tokenizer.eos_token_id
-        self._sampler = Sampler(
-            loaded.model.generating, loaded.tokenizer, sorted(ends), loaded.context
-        )
+        model = loaded.model
+        if not isinstance(model, CausalModel):
+            raise RecipeError(
+                f"'{loaded.name}' is a classifier: it does not talk",
+                cure="luthier.classify.Classifier.open(name).predict([text])",
+            )
+        self._sampler = Sampler(model.generating, loaded.tokenizer, sorted(ends), loaded.context)
 
     @classmethod
     def open(cls, name: str, *, base: bool = False) -> Chat:

@@ -6,6 +6,7 @@ Nothing heavy is imported here or by the command files: ``luthier --help`` answe
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,11 +25,13 @@ from luthier.commands import (
     talk,
     training,
 )
-from luthier.core.errors import UserError
+from luthier.core import disk
+from luthier.core.errors import DiskFullError, UserError
 
 #: What errors of the system a user can mend, and how.
 _CURES = {
     errno.ENOSPC: "free some disk space; `luthier cache clear` deletes what can be made again",
+    errno.EFBIG: "the system bounds the size of this process's files: ulimit -f, or the disk's own",
     errno.EDQUOT: "free some of your disk quota; `luthier cache clear` may help",
     errno.EACCES: "check who may write there, or choose another place: output=DIR",
     errno.EROFS: "choose another place: output=DIR",
@@ -89,10 +92,11 @@ def run(words: Sequence[str] | None = None) -> int:
         words: without the program's name; the process's own if unset.
 
     Returns:
-        0; 1 for data and runs, 2 for recipes and usage, 3 for a run that a signal stopped, 130
-        after Ctrl-C, 70 for a bug of Luthier's.
+        0; 1 for data and runs, 2 for recipes and usage, 74 for a full disk, 75 for a run that a
+        signal stopped, 130 after Ctrl-C, 70 for a bug of Luthier's.
     """
     quiet.prepare()
+    _forgive_letters()
     from luthier.commands import screen
 
     try:
@@ -109,10 +113,17 @@ def run(words: Sequence[str] | None = None) -> int:
             return _bug()
         where = f"{error.filename}: " if error.filename else ""
         screen.complain(f"{where}{error.strerror}", _CURES[error.errno])
-        return 1
+        return DiskFullError.exit_code if error.errno in disk.FULL else 1
     except Exception:
         return _bug()
     return code if isinstance(code, int) else 0
+
+
+def _forgive_letters() -> None:
+    r"""What a stream's encoding lacks is written as ``\u2026``: rows may hold any letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: typer.TyperException) -> int:

@@ -5,38 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from luthier import environment
 from luthier.assemble import Parts
 from luthier.core import cache
-from luthier.core.errors import RecipeError, TrainingError, nearest
-from luthier.core.records import Batch, Example
+from luthier.core.contracts import LanguageModel
+from luthier.core.errors import RecipeError, nearest
+from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
-from luthier.data.order import Order, generator, total_steps
-from luthier.engine import checkpoint, probe
+from luthier.engine import checkpoint, probe, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
 from luthier.engine.trackers import Tracker, open_trackers
 from luthier.engine.watch import Stop, signals
-from luthier.models.language_model import CausalModel
+from luthier.feed import feed
+from luthier.models import content
 from luthier.models.load import count_parameters
-from luthier.models.plan import Plan, inner_size, make_plan
+from luthier.models.plan import inner_size
 from luthier.models.run_models import RunModels
 
 Say = Callable[[str], None]
 
-#: Tokens that a packed row is filled to a multiple of where shapes are costly.
-FILL = 256
+#: The fingerprint of a local model's content.
+_FILES = "the model's files"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended, and whether this process is the one that writes."""
+    """How training ended.
+
+    Attributes:
+        status: ``stopped`` where steps are left to do.
+        main: whether this process is the one that writes.
+    """
 
     status: Literal["finished", "early", "stopped"]
     main: bool
@@ -50,6 +54,7 @@ def fit(
     *,
     quiet: bool,
     resumed: bool,
+    allow_inexact: bool = False,
 ) -> Outcome:
     """Trains ``parts.loaded.model`` in place.
 
@@ -59,38 +64,45 @@ def fit(
         choices: what was chosen for this machine so far (threads).
         say: takes a line for the user.
         quiet: no progress on the terminal.
-        resumed: whether to continue from the newest checkpoint.
+        resumed: whether to continue from the newest sound checkpoint.
+        allow_inexact: continue though data or recipe are not what they were.
 
     Raises:
-        TrainingError: nothing to resume from, or a run that had to stop.
+        RecipeError: data or recipe are not those of the checkpoint.
+        TrainingError: no sound checkpoint to resume from, or a run that had to stop.
     """
     spec = parts.recipe.training
-    kept = _newest(folder) if resumed else None
+    first = environment.first_rank()
+    if not first:
+        say, quiet = _silent, True
+    kept = _newest(folder, spec.device, say) if resumed else None
     old = checkpoint.read_state(kept) if kept else None
     fingerprint = fingerprints(parts)
-    if old:
-        _same(old.fingerprint, fingerprint)
-    choices = dict(old.choices) if old else {**choices, **_probe(parts)}
+    changed = _changed(old.fingerprint, fingerprint) if old else []
+    if changed:
+        _accept(changed, allow_inexact, say)
+    choices = _kept_choices(old, spec, say) if old else {**choices, **_probe(parts)}
     backend = Backend(spec.device, choices["precision"])
-    if not backend.main:
-        say, quiet = _silent, True
-    data = _ready(parts, backend, choices)
+    data, policy = feed(parts, backend, choices, say)
     _announce(parts, backend, choices, data, say)
     _check_metric(parts, data)
-    if backend.main and not old:
-        write_text(folder.recipe, parts.recipe.to_yaml())
-        environment.write(folder, _environment(parts, backend, choices))
     done = old.step if old else 0
-    trackers = open_trackers(folder, spec.trackers, data.total, done, quiet) if backend.main else []
-    with signals() as stop, closing(trackers):
+    if done > data.total:
+        raise _beyond(folder, done, data.total)
+    if first:
+        _begin(parts, folder, backend, choices, fresh=old is None)
+    trackers = open_trackers(folder, spec.trackers, data.total, done, quiet) if first else []
+    with signals() as stop, stop.patiently(), closing(trackers):
         state = State(choices=choices, fingerprint=fingerprint)
-        loop = _loop(parts, folder, backend, data, trackers, stop, state)
+        loop = _loop(parts, folder, backend, (data, policy), trackers, stop, state)
         if kept:
-            loop.resume(kept)
+            loop.resume(kept, moments="training.optimizer" not in changed)
+            loop.state.choices, loop.state.fingerprint = choices, fingerprint
             say(f"continuing after step {loop.state.step:,}")
         status = loop.train()
-    if status == "early":
-        _take_best(loop, folder, say)
+        if status == "early":
+            _take_best(loop, folder, say)
+        stop.together(backend)  # what came during the last step, or to another rank alone
     return Outcome(status, backend.main)
 
 
@@ -98,18 +110,19 @@ def _loop(
     parts: Parts,
     folder: RunDir,
     backend: Backend,
-    data: Data,
+    fed: tuple[Data, LanguageModel],
     trackers: Sequence[Tracker],
     stop: Stop,
     state: State,
 ) -> Loop:
+    data, policy = fed
     return Loop(
         parts.recipe.training,
         folder,
         backend,
         parts.objective,
         parts.method,
-        RunModels(parts.loaded.model, parts.method),
+        RunModels(policy, parts.method),
         data,
         peak_rate(parts),
         trackers,
@@ -161,7 +174,10 @@ def fingerprints(parts: Parts) -> dict[str, str]:
     plain = parts.recipe.resolved()
     training = plain["training"]
     held = parts.validation[0].fingerprint if parts.validation else ""
+    name = parts.recipe.model.name
+    files = content.fingerprint(name) if name else None
     return {
+        **({_FILES: files} if files else {}),
         "model": cache.key(plain["model"]),
         "objective": cache.key(plain["objective"]),
         "method": cache.key(plain["method"]),
@@ -175,103 +191,72 @@ def fingerprints(parts: Parts) -> dict[str, str]:
     }
 
 
-def _ready(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Data:
-    """The model as the method trains it, and the data cut to what memory allows."""
-    module = _prepare(parts, backend)
-    plan = _plan(parts, backend, choices)
-    choices["token_budget"] = plan.token_budget
-    if parts.objective.needs_reference:
-        parts.method.keep_start(module)
-    return _data(parts, backend, plan)
-
-
-def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
-    spec = parts.recipe.training
-    torch.manual_seed(spec.seed)
-    module = parts.method.prepare(parts.loaded.model.module)
-    module.to(backend.device)
-    parts.loaded.model = CausalModel(module)
-    if spec.gradient_checkpointing:
-        base = parts.loaded.model.base
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-        base.enable_input_require_grads()
-    if spec.compile:
-        for layer in parts.loaded.model.trunk.layers:  # type: ignore[union-attr]
-            layer.compile(dynamic=True)
-    return module
-
-
-def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
-    spec = parts.recipe.training
-    stores = [parts.train[1].examples]
-    if parts.validation:
-        stores.append(parts.validation[1].examples)
-    longest = max(int(store.sizes.max()) for store in stores)
-    trainable, total = count_parameters(parts.loaded.model.module)
-    plan = make_plan(
-        parts.loaded.model.config,
-        total,
-        trainable,
-        longest=longest,
-        device=backend.device,
-        budget=choices.get("token_budget", spec.token_budget),
-        sixteen_bit=choices["precision"] != "float32",
-        recompute=spec.gradient_checkpointing,
-    )
-    for store in stores:
-        sizes = store.sizes.tolist()
-        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
-    return plan
-
-
-def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
-    spec = parts.recipe.training
-    examples = parts.train[1].examples
-    held = parts.validation[1].examples if parts.validation else []
-    order = Order(len(examples), spec.batch_size, spec.seed)
-    total = total_steps(len(examples), spec.batch_size, spec.epochs, spec.max_steps)
-
-    def step(number: int) -> tuple[list[Example], int]:
-        epoch = order.epoch(number)
-        chosen = [examples[i] for i in order.step(number)]
-        rng = generator(spec.seed, epoch, number, 1)
-        return list(parts.objective.arrange(chosen, rng)), epoch
-
-    # On CPUs every new shape of a 16-bit product costs a new kernel, in time and memory.
-    fill = FILL if backend.device.type == "cpu" and backend.precision == "bfloat16" else 1
-
-    def to_batch(chosen: Sequence[Example]) -> Batch:
-        return move(collate(chosen, fill=fill), backend.device)
-
-    def cut(sizes: Sequence[int]) -> list[list[int]]:
-        return micro_batches(sizes, plan.token_budget, backend.ranks)
-
-    return Data(examples, held, step, total, order.per_epoch, cut, to_batch, empty_like)
-
-
 def _probe(parts: Parts) -> dict[str, Any]:
     config = parts.loaded.model.config
     return probe.choose(parts.recipe.training, config.hidden_size, inner_size(config))
 
 
-def _newest(folder: RunDir) -> Any:
-    saved = folder.saved()
-    if not saved:
-        raise TrainingError(
-            f"run '{folder.path}' has no checkpoint to continue from",
-            cure="start it afresh with another output",
-        )
-    return saved[-1][1]
+def _newest(folder: RunDir, device: str, say: Say) -> Path | None:
+    """The newest sound checkpoint, found by the first rank while the others wait."""
+    kept = recover.newest_sound(folder, say) if environment.first_rank() else None
+    Backend(device).barrier()
+    if not environment.first_rank() and (saved := folder.saved()):
+        kept = saved[-1][1]
+    if kept is None:
+        say("stopped before its first checkpoint: it begins at step 0")
+    return kept
 
 
-def _same(old: dict[str, str], new: dict[str, str]) -> None:
-    changed = [name for name in new if old.get(name) != new[name]]
-    if changed:
-        raise RecipeError(
-            "the run cannot be continued exactly: changed since it began: " + ", ".join(changed),
-            cure="restore them, or start a new run from this one's model",
-            code="changed",
-        )
+def _kept_choices(old: State, spec: TrainingSpec, say: Say) -> dict[str, Any]:
+    """The choices of the run so far; only a smaller token budget is taken from the recipe."""
+    choices = dict(old.choices)
+    asked, before = spec.token_budget, choices["token_budget"]
+    if isinstance(asked, int) and asked < before:
+        choices["token_budget"] = asked
+        say(f"{asked:,} tokens in a micro-batch from now on, {before:,} before")
+    return choices
+
+
+def _changed(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """What is not as it was, by name; a model's files count, where they are known, not its name."""
+    changed = [name for name in new if name != _FILES and old.get(name) != new[name]]
+    if _FILES in old and _FILES in new:
+        changed = [name for name in changed if name != "model"]
+        if old[_FILES] != new[_FILES]:
+            changed.insert(0, _FILES)
+    return changed
+
+
+def _accept(changed: Sequence[str], allow_inexact: bool, say: Say) -> None:
+    named = ", ".join(changed)
+    if allow_inexact:
+        say(f"inexact from here on: changed since the run began: {named}")
+        return
+    raise RecipeError(
+        f"the run cannot be continued exactly: changed since it began: {named}",
+        cure="restore them, continue all the same with --allow-inexact, or start a new run from "
+        "this one's model",
+        code="changed",
+    )
+
+
+def _beyond(folder: RunDir, done: int, total: int) -> RecipeError:
+    return RecipeError(
+        f"run '{folder.path}' is at step {done:,}, and the recipe now ends at {total:,}",
+        cure="give it more: training.epochs, or training.max_steps",
+        code="beyond",
+    )
+
+
+def _begin(
+    parts: Parts, folder: RunDir, backend: Backend, choices: dict[str, Any], *, fresh: bool
+) -> None:
+    """Recipe and environment; a run that goes on does not look finished from here on."""
+    folder.card.unlink(missing_ok=True)
+    if fresh:
+        environment.write(folder, _environment(parts, backend, choices))
+    # Last: a folder with both is a run, which can be resumed.
+    write_text(folder.recipe, parts.recipe.to_yaml())
 
 
 def _check_metric(parts: Parts, data: Data) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from luthier.assemble import make_codec, scratch_tokenizer
 from luthier.core import kinds
-from luthier.core.contracts import Codec, Method, Objective
+from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
@@ -21,9 +21,10 @@ from luthier.core.rundir import RunDir
 from luthier.data.length import Cut, fit
 from luthier.data.order import Order, total_steps
 from luthier.data.prepare import Part, read_parts
+from luthier.data.template import TokenizerCodec
 from luthier.engine import probe
 from luthier.engine.backend import Backend
-from luthier.models.load import Loaded, count_parameters
+from luthier.models.load import Loaded, count_parameters, known_head
 from luthier.models.plan import Plan, inner_size, make_plan
 from luthier.models.skeleton import skeleton
 from luthier.stages import plan
@@ -90,7 +91,7 @@ class Inspection:
     recipe: Recipe
     said: list[str]
     faults: list[Fault]
-    codec: Codec
+    codec: TokenizerCodec
     policy: str
     train: Survey
     validation: Survey | None
@@ -101,6 +102,11 @@ class Inspection:
     precision: tuple[str, str]
     rate: float
     steps: tuple[int, int]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of a classifier's outputs; none of a language model."""
+        return tuple(getattr(self.recipe.objective, "classes", None) or ())
 
     @property
     def refusals(self) -> list[Fault]:
@@ -147,7 +153,9 @@ def learned(example: Example) -> npt.NDArray[np.bool_]:
         if segment.parent is not None:
             children.setdefault(ends[segment.parent] - 1, []).append(start)
     tokens = np.concatenate([segment.tokens for segment in example.segments])
-    table = example.targets["lm"]
+    table = example.targets.get("lm")
+    if table is None:
+        return marks
     for position, token in zip(table["position"].tolist(), table["token"].tolist(), strict=True):
         nexts = children.get(position, []) if position + 1 in ends else [position + 1]
         for place in nexts:
@@ -164,7 +172,12 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
     (part, held), faults = _read(recipe, objective, said)
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, part, said.append)
-    loaded = skeleton(recipe.model, tokenizer, recipe.training.seed)
+    if isinstance(objective, Settling):
+        known = known_head(recipe.model)
+        objective = objective.settled(part.records, known.labels if known else ())
+        recipe = recipe.model_copy(update={"objective": objective.config})
+    head = next((each for each in objective.heads if each.kind != "lm"), None)
+    loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)
     said += [*loaded.said, *codec.said]
     policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
@@ -218,7 +231,12 @@ def _read(
 
 
 def _survey(
-    part: Part, objective: Objective, codec: Codec, policy: str, rows: int, most: int | None
+    part: Part,
+    objective: Objective,
+    codec: TokenizerCodec,
+    policy: str,
+    rows: int,
+    most: int | None,
 ) -> Survey:
     chosen = _drawn(len(part.records), rows, most)
     found = Survey(len(part.records), len(chosen))
@@ -232,7 +250,7 @@ def _survey(
         lengths.append(example.depth())
         found.targets += sum(_rows(table) for table in example.targets.values())
         try:
-            kept, lost = fit(example, codec.max_length, policy)
+            kept, lost = fit(example, codec.max_length, policy, frame=codec.frame)
         except DataError as error:
             found.overlong.extend(error.faults)
             continue

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from luthier.assemble import Parts, load_model
@@ -16,10 +16,19 @@ from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
-from luthier.evaluation.measure import measure, score_answers, score_losses
-from luthier.evaluation.questions import questions
+from luthier.evaluation.classes import class_figures
+from luthier.evaluation.measure import (
+    likeliest,
+    measure,
+    score_answers,
+    score_classes,
+    score_losses,
+    score_texts,
+)
+from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.statistics import compare
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load, save_note
 
 Say = Callable[[str], None]
@@ -27,15 +36,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Side:
-    """One model's scores: of every held-out example, of every answered prompt."""
+    """One model's scores: of every held-out example, every answered prompt, the user's own."""
 
-    losses: list[Scored]
+    held: list[Scored]
     answers: list[Scored]
+    own: list[Scored]
 
     @property
     def scored(self) -> list[Scored]:
         """All of them, in an order that both sides share."""
-        return [*self.losses, *self.answers]
+        return [*self.held, *self.answers]
 
 
 def save_result(parts: Parts, folder: RunDir) -> None:
@@ -43,19 +53,24 @@ def save_result(parts: Parts, folder: RunDir) -> None:
     temporary = folder.path / ".model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    module = parts.loaded.model.module
-    base = parts.loaded.model.base
-    base.generation_config.eos_token_id = parts.codec.end_tokens
-    base.generation_config.pad_token_id = parts.loaded.tokenizer.pad_token_id
-    parts.method.save(module, temporary)
-    base.generation_config.save_pretrained(temporary)
-    parts.loaded.tokenizer.save_pretrained(temporary)
-    note = {
+    loaded = parts.loaded
+    note: dict[str, Any] = {
         "base": parts.recipe.model.name,
         "objective": parts.recipe.objective.kind,
         "method": parts.recipe.method.kind,
-        "end_tokens": parts.codec.end_tokens,
     }
+    if loaded.head is not None:
+        note["head"] = asdict(loaded.head)
+        loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id
+        parts.method.save(loaded.model.module, temporary)
+    else:
+        note["end_tokens"] = parts.codec.end_tokens
+        generation = loaded.model.base.generation_config
+        generation.eos_token_id = parts.codec.end_tokens
+        generation.pad_token_id = loaded.tokenizer.pad_token_id
+        parts.method.save(loaded.model.module, temporary)
+        generation.save_pretrained(temporary)
+    loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
     temporary.rename(folder.model)
@@ -72,13 +87,13 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         if recipe.evaluation.before:
             say(f"measuring the model before, on {len(records):,} held-out rows")
             sides["before"] = _side(
-                parts, load_model(recipe, parts.train[0], say), examples, records
+                parts, load_model(recipe, parts.objective, parts.train[0], say), examples, records
             )
             gc.collect()
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        _write(folder, sides, figures, len(records), time.perf_counter() - start)
+        _write(folder, parts, sides, figures, time.perf_counter() - start)
         for line in table(figures):
             say(line)
     report.write(folder, finishing=True)
@@ -110,16 +125,19 @@ def compared(
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The figures as lines of text under 80 columns."""
-    lines = [f"{'':<16}{'before':>12}{'after':>12}   {'difference (95 % interval)':<28}{'p':>8}"]
+    wide = max([14, *map(len, figures)]) + 1
+    lines = [
+        f"{'':<{wide}}{'before':>12}{'after':>12}   {'difference (95 % interval)':<28}{'p':>7}"
+    ]
     for name, f in figures.items():
         if f["before"] is None or f["interval"] is None:
-            lines.append(f"{name:<16}{'':>12}{_short(f['after']):>12}")
+            lines.append(f"{name:<{wide}}{'':>12}{_short(f['after']):>12}")
             continue
         low, high = f["interval"]
         change = f"{_signed(f['difference'])} ({_signed(low)} to {_signed(high)})"
         lines.append(
-            f"{name:<16}{_short(f['before']):>12}{_short(f['after']):>12}   {change:<28}"
-            f"{_p(f['p_value']):>8}"
+            f"{name:<{wide}}{_short(f['before']):>12}{_short(f['after']):>12}   {change:<28}"
+            f"{_p(f['p_value']):>7}"
         )
     return lines
 
@@ -140,6 +158,11 @@ def _side(
     parts: Parts, loaded: Loaded, examples: Sequence[Example], records: Sequence[Record]
 ) -> Side:
     spec = parts.recipe.evaluation
+    if isinstance(loaded.model, ClassifierModel):
+        texts = {record.origin: spoken(record) for record in records}
+        held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
+        own = score_texts(loaded.model, spec.prompts, parts.codec)
+        return Side(held, [], own)
     losses = score_losses(loaded.model, examples, parts.codec)
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
@@ -149,7 +172,8 @@ def _side(
     sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
-    return Side(losses, answers)
+    own = score_answers(sampler, own_questions(spec.prompts, parts.codec), sampling)
+    return Side(losses, answers, own)
 
 
 def _metric_configs(parts: Parts) -> list[Any]:
@@ -166,47 +190,63 @@ def _wants_answers(parts: Parts) -> bool:
 
 def _write(
     folder: RunDir,
+    parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
-    rows: int,
     seconds: float,
 ) -> None:
-    write_json(folder.evaluation, {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)})
+    after, before = sides["after"], sides.get("before")
+    rows = len({scored.origin for scored in after.held})
+    said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
+    head = parts.loaded.head
+    if head is not None:
+        names = head.labels
+        said["classes"] = class_figures(names, before.held if before else None, after.held)
+    write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
-    after = sides["after"].answers
-    before = sides["before"].answers if "before" in sides else [None] * len(after)
-    write_lines(
-        folder.samples,
-        (
-            {
-                "prompt": b.prompt,
-                "reference": b.references[0] if b.references else None,
-                "before": a.answer if a else None,
-                "after": b.answer,
-                "origin": str(b.origin),
-            }
-            for a, b in zip(before, after, strict=True)
-        ),
-    )
+    write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
+
+
+def _samples(before: Side | None, after: Side, count: int) -> Iterator[dict[str, Any]]:
+    """The user's own prompts, then answers or a classifier's first rows, side by side."""
+    shown = [*after.own, *(after.answers or after.held[:count])]
+    old: Sequence[Scored | None] = [None] * len(shown)
+    if before is not None:
+        old = [*before.own, *(before.answers or before.held[:count])]
+    for a, b in zip(old, shown, strict=True):
+        if b.answer is None:
+            continue
+        line: dict[str, Any] = {
+            "prompt": b.prompt,
+            "reference": b.references[0] if b.references else None,
+            "before": a.answer if a else None,
+            "after": b.answer,
+            "origin": str(b.origin),
+        }
+        if b.probabilities is not None and not isinstance(b.label, float):
+            line["before_probability"] = likeliest(a) if a else None
+            line["after_probability"] = likeliest(b)
+        yield line
 
 
 def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
-    """Per held-out example and model: summed loss, tokens, bytes, right tokens."""
+    """Per held-out example and model: summed loss, tokens, bytes, right tokens; or classes."""
     lines = []
     for name, side in sides.items():
-        for item in side.losses:
-            assert item.losses is not None
-            assert item.correct is not None
-            lines.append(
-                {
-                    "model": name,
-                    "origin": str(item.origin),
-                    "nll": float(item.losses.sum()),
-                    "tokens": len(item.losses),
-                    "bytes": item.bytes,
-                    "correct": int(item.correct.sum()),
-                }
-            )
+        for item in side.held:
+            line: dict[str, Any] = {"model": name, "origin": str(item.origin)}
+            if item.probabilities is not None:
+                line["label"] = item.references[0] if item.references else None
+                line["predicted"] = item.answer
+                line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            else:
+                assert item.losses is not None
+                assert item.correct is not None
+                line["nll"] = float(item.losses.sum())
+                line["tokens"] = len(item.losses)
+                line["bytes"] = item.bytes
+                line["correct"] = int(item.correct.sum())
+            lines.append(line)
     return lines
 
 

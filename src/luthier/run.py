@@ -5,15 +5,22 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from luthier import environment
 from luthier.assemble import assemble
+from luthier.core import disk
 from luthier.core import recipe as recipes
 from luthier.core.errors import RecipeError, UserError
+from luthier.core.lock import hold, refuse_held
 from luthier.core.recipe import Recipe
 from luthier.core.rundir import RunDir, open_run, read_lines
+from luthier.engine.recover import clear
+from luthier.engine.watch import Stop, StopNowError, signals
 from luthier.evaluation.stages import write_stages
 from luthier.fit import fit
 from luthier.judge import judge, save_result
@@ -84,6 +91,7 @@ def train(
     overrides: Sequence[str] = (),
     *,
     resume: str | os.PathLike[str] | None = None,
+    allow_inexact: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Trains, evaluates and reports what a recipe describes.
@@ -92,29 +100,37 @@ def train(
         source: a recipe file, a mapping, or a :class:`~luthier.core.recipe.Recipe`; rows may
             stand in it as a list of dicts, a DataFrame or a ``datasets.Dataset``.
         overrides: ``path.to.key=value``.
-        resume: an unfinished run to continue; its own recipe is used.
+        resume: a run to continue with its own recipe; ``training.epochs=5`` trains on where it
+            was finished.
+        allow_inexact: continue it though data or recipe are not what they were; what changed is
+            said.
         quiet: print nothing.
 
     Returns:
-        The run. Where a signal stopped it, :attr:`Run.finished` is false and a checkpoint is kept.
+        The run. Where a signal stopped it, :attr:`Run.finished` is false and it can be resumed.
 
     Raises:
         UserError: whatever of recipe, data or model is wrong.
     """
     say: Say = (lambda _line: None) if quiet else (lambda line: print(line, flush=True))
+    how = _How(say, quiet, resume is not None, allow_inexact)
     if resume is not None:
         folder = open_run(resume)
         recipe = recipes.load(source if source is not None else folder.recipe, overrides)
-        if recipe.stages:
-            return _train_stages(recipe, folder, say, quiet, resumed=True)
-        return _train_one(recipe, folder, say, quiet, resumed=True)
-    if source is None:
+    elif source is None:
         raise RecipeError("no recipe given")
-    recipe = recipes.load(source, overrides)
-    folder = RunDir(Path(recipe.output) if recipe.output else _dated())
-    if recipe.stages:
-        return _train_stages(recipe, folder, say, quiet, resumed=False)
-    return _train_one(recipe, folder, say, quiet, resumed=False)
+    elif allow_inexact:
+        raise RecipeError("--allow-inexact has no meaning without --resume", code="usage")
+    else:
+        recipe = recipes.load(source, overrides)
+        folder = RunDir(Path(recipe.output) if recipe.output else _dated())
+    try:
+        with signals() as stop:
+            if recipe.stages:
+                return _train_stages(recipe, folder, how, stop)
+            return _train_one(recipe, folder, how, stop)
+    except StopNowError:  # on the very doorstep
+        return Run(folder)
 
 
 def evaluate(run: str | os.PathLike[str], *, quiet: bool = False) -> dict[str, Any]:
@@ -132,39 +148,105 @@ def evaluate(run: str | os.PathLike[str], *, quiet: bool = False) -> dict[str, A
     if not folder.model.is_dir():
         raise UserError(f"run '{run}' is not finished", cure=f"luthier train --resume {run}")
     say: Say = (lambda _line: None) if quiet else (lambda line: print(line, flush=True))
-    recipe = recipes.load(folder.recipe)
-    parts = assemble(recipe, say)
-    judge(folder, parts, say)
+    with hold(folder):
+        parts = assemble(recipes.load(folder.recipe), say)
+        judge(folder, parts, say)
     return Run(folder).evaluation
 
 
-def _train_one(recipe: Recipe, folder: RunDir, say: Say, quiet: bool, *, resumed: bool) -> Run:
-    first = environment.first_rank()
-    if not first:
-        say = _silent
-    elif not resumed:
-        _claim(folder)
-    choices = environment.prepare(recipe.training)
-    parts = assemble(recipe, say)
-    outcome = fit(parts, folder, choices, say, quiet=quiet, resumed=resumed)
-    if outcome.status == "stopped":
-        say(f"stopped; continue with: luthier train --resume {folder.path}")
-        return Run(folder)
-    if outcome.main:
-        save_result(parts, folder)
-        judge(folder, parts, say)
+@dataclass(frozen=True)
+class _How:
+    """What the caller asked for, beside the recipe."""
+
+    say: Say
+    quiet: bool
+    resumed: bool
+    allow_inexact: bool
+
+
+def _train_one(recipe: Recipe, folder: RunDir, how: _How, stop: Stop) -> Run:
+    say = how.say if environment.first_rank() else _silent
+    try:
+        with _held(folder, fresh=not how.resumed):
+            if how.resumed and _is_done(recipe, folder):
+                say(f"'{folder.path}' is finished; training.epochs=N or max_steps=N trains on")
+                return Run(folder)
+            where = _trained_and_judged(recipe, folder, replace(how, say=say), stop)
+    except StopNowError:
+        where = ""
+    if where is None:
         say(f"done: {folder.path}")
+    elif folder.is_run:
+        say(f"stopped{where}; continue with: luthier train --resume {folder.path}")
+    else:
+        say("stopped before anything was written")
     return Run(folder)
 
 
-def _train_stages(recipe: Recipe, folder: RunDir, say: Say, quiet: bool, *, resumed: bool) -> Run:
+def _trained_and_judged(recipe: Recipe, folder: RunDir, how: _How, stop: Stop) -> str | None:
+    """The whole way; where a signal ended it, at which point."""
+    choices = environment.prepare(recipe.training)
+    parts = assemble(recipe, how.say)
+    cure = f"make room, then: luthier train --resume {folder.path}"
+    with disk.room_for(f"run '{folder.path}'", folder.path, cure):
+        outcome = fit(
+            parts,
+            folder,
+            choices,
+            how.say,
+            quiet=how.quiet,
+            resumed=how.resumed,
+            allow_inexact=how.allow_inexact,
+        )
+        if outcome.status == "stopped":
+            return ""
+        if outcome.main:
+            with stop.patiently():
+                save_result(parts, folder)
+            if not stop.asked:
+                judge(folder, parts, how.say)
+    if stop.asked and not folder.finished:
+        return " after the last step, before the result was measured"
+    return None
+
+
+def _train_stages(recipe: Recipe, folder: RunDir, how: _How, stop: Stop) -> Run:
     """Each stage is a run of its own inside the folder and starts from the one before."""
 
-    def train_one(one: Recipe, inner: RunDir, again: bool) -> Run:
-        return _train_one(one, inner, say, quiet, resumed=again)
+    def train_one(one: Recipe, inner: RunDir, again: bool) -> bool:
+        _train_one(one, inner, replace(how, resumed=again), stop)
+        return not stop.asked
 
-    train_stages(recipe, folder, say, train_one, claim=None if resumed else _claim)
+    # Only once the recipe was looked at is the folder taken.
+    taken = partial(_held, fresh=not how.resumed)
+    try:
+        train_stages(recipe, folder, how.say, train_one, taken)
+    except StopNowError:
+        how.say(f"stopped; continue with: luthier train --resume {folder.path}")
     return Run(folder)
+
+
+def _is_done(recipe: Recipe, folder: RunDir) -> bool:
+    """Whether a run is finished and its recipe asks for nothing else."""
+    return folder.finished and folder.recipe.read_text(encoding="utf-8") == recipe.to_yaml()
+
+
+@contextmanager
+def _held(folder: RunDir, *, fresh: bool) -> Iterator[None]:
+    """The run folder, made if ``fresh``, for this process alone.
+
+    Raises:
+        RecipeError: another process is at it, or a fresh run would meet somebody's files.
+    """
+    if not environment.first_rank():
+        yield
+        return
+    refuse_held(folder)
+    if fresh:
+        _claim(folder)
+    with hold(folder):
+        clear(folder)
+        yield
 
 
 def _claim(folder: RunDir) -> None:
@@ -173,7 +255,7 @@ def _claim(folder: RunDir) -> None:
     Raises:
         RecipeError: the folder holds something.
     """
-    if folder.path.is_dir() and any(folder.path.iterdir()):
+    if folder.path.is_dir() and not _is_untouched(folder):
         if folder.is_run and not folder.finished:
             raise RecipeError(
                 f"output '{folder.path}' holds an unfinished run",
@@ -184,6 +266,12 @@ def _claim(folder: RunDir) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"cannot make output '{folder.path}': {error}") from None
+
+
+def _is_untouched(folder: RunDir) -> bool:
+    """Empty, or with what a run leaves that was killed before it was one."""
+    left = {folder.lock, folder.environment, folder.stage_list, *folder.leftovers()}
+    return left.issuperset(folder.path.iterdir())
 
 
 def _silent(_line: str) -> None:

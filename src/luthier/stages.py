@@ -12,6 +12,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,15 +21,20 @@ from typing import Any
 from luthier import environment
 from luthier.core import recipe as recipes
 from luthier.core.errors import RecipeError
+from luthier.core.lock import refuse_held
 from luthier.core.recipe import ModelSpec, Recipe
 from luthier.core.rundir import RunDir, write_stage_list, write_text
 from luthier.data.sources import read
 from luthier.engine.backend import Backend
+from luthier.engine.recover import clear
 from luthier.evaluation.stages import write_stages
 
 Say = Callable[[str], None]
-#: Trains one recipe into its folder, continuing from the newest checkpoint where told.
-TrainOne = Callable[[Recipe, RunDir, bool], object]
+#: Trains one recipe into its folder, continuing from the newest checkpoint where told; false where
+#: a signal came, so that nothing more must begin.
+TrainOne = Callable[[Recipe, RunDir, bool], bool]
+#: Takes the folder of the whole for this process alone, or refuses.
+Hold = Callable[[RunDir], AbstractContextManager[None]]
 
 #: Of a recipe's ``model:``, what still holds where a stage starts from the one before.
 _ACCESS = ("trust_remote_code", "offline")
@@ -78,7 +84,7 @@ def train_stages(
     folder: RunDir,
     say: Say,
     train_one: TrainOne,
-    claim: Callable[[RunDir], None] | None = None,
+    hold: Hold,
 ) -> None:
     """Trains what is not finished yet, in order, and writes the report of the whole.
 
@@ -89,7 +95,7 @@ def train_stages(
         folder: the folder of the whole.
         say: takes a line for the user.
         train_one: trains one stage.
-        claim: makes the folder, and refuses one that holds something; ``None`` continues.
+        hold: takes the folder, or refuses it.
 
     Raises:
         UserError: whatever of recipe, data or model is wrong.
@@ -101,34 +107,42 @@ def train_stages(
     backend = Backend(planned[0].recipe.training.device)
     if not backend.main:
         say = _silent
-    elif claim is not None:
-        claim(folder)
-    if backend.main:
-        _begin(recipe, folder, planned, say)
-    backend.barrier()
+    with hold(folder):
+        if backend.main:
+            _begin(recipe, folder, planned, say)
+        backend.barrier()
+        if not _train_planned(planned, backend, say, train_one):
+            say(f"or the whole run: luthier train --resume {folder.path}")
+            return
+        if backend.main:
+            write_stages(folder, [stage.folder for stage in planned])
+            say(f"done, all {len(planned)} stages: {folder.path}")
+        backend.barrier()
+
+
+def _train_planned(
+    planned: Sequence[Stage], backend: Backend, say: Say, train_one: TrainOne
+) -> bool:
+    """Whether all are finished; a signal, be it at a stage's last moment, lets no other begin."""
     for stage in planned:
         if stage.folder.finished:
             continue
         _clear_start(stage, backend)
         say(f"stage {stage.number} of {len(planned)}: {stage.folder.path.name}")
-        train_one(stage.recipe, stage.folder, bool(stage.folder.saved()))
+        going_on = train_one(stage.recipe, stage.folder, _has_begun(stage.folder))
         gc.collect()  # a model is a web of references: free it before the next one loads
         backend.barrier()  # the first rank alone measures and writes
-        if not stage.folder.finished:
-            say(f"or the whole run: luthier train --resume {folder.path}")
-            return
-    if backend.main:
-        write_stages(folder, [stage.folder for stage in planned])
-        say(f"done, all {len(planned)} stages: {folder.path}")
-    backend.barrier()
+        if backend.agree(not going_on) or not stage.folder.finished:
+            return False
+    return True
 
 
 def _begin(recipe: Recipe, folder: RunDir, planned: Sequence[Stage], say: Say) -> None:
     """Recipe, environment and list of stages; what is finished already is named."""
-    write_text(folder.recipe, recipe.to_yaml())
     if not folder.environment.is_file():
         environment.write_stages_note(folder)
     write_stage_list(folder, [stage.folder for stage in planned])
+    write_text(folder.recipe, recipe.to_yaml())  # last: what has it is a run, and can be resumed
     for stage in planned:
         if stage.folder.finished:
             say(f"stage {stage.number} of {len(planned)}: {stage.folder.path.name}, finished")
@@ -140,9 +154,17 @@ def _begin(recipe: Recipe, folder: RunDir, planned: Sequence[Stage], say: Say) -
 
 def _clear_start(stage: Stage, backend: Backend) -> None:
     """A stage that stopped before its first checkpoint has nothing to continue from."""
-    if backend.main and stage.folder.path.exists() and not stage.folder.saved():
-        shutil.rmtree(stage.folder.path)
+    if backend.main and stage.folder.path.exists():
+        refuse_held(stage.folder)
+        clear(stage.folder)  # a killed save may have left its checkpoint under another name
+        if not _has_begun(stage.folder):
+            shutil.rmtree(stage.folder.path)
     backend.barrier()
+
+
+def _has_begun(folder: RunDir) -> bool:
+    """Whether there are checkpoints, damaged ones included: those are no reason to start anew."""
+    return bool(folder.saved() or folder.set_aside())
 
 
 def _start(before: RunDir, stage: RunDir) -> str:
@@ -194,7 +216,7 @@ def _check_data(planned: Sequence[Stage]) -> None:
             named = source if isinstance(source, list | tuple) else [source]
             paths = all(isinstance(name, str | os.PathLike) for name in named)
             if named and paths and not stage.folder.finished:
-                read(source, limit=1, malformed=data.malformed)
+                read(source, limit=1, malformed=data.malformed, timeout=data.timeout)
 
 
 def _changed(stage: Stage) -> list[str]:

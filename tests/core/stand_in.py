@@ -32,6 +32,7 @@ from luthier.core.rundir import RunDir
 from luthier.data.batching import collate, empty_like, micro_batches
 from luthier.data.store import ExampleStore
 from luthier.engine.backend import Backend
+from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
 from luthier.engine.watch import Stop
 from luthier.models.language_model import CausalModel
@@ -202,16 +203,15 @@ def train(
 
     spec = TrainingSpec(log_every=1, clip_norm=None, schedule="constant", warmup=0, save_every=99)
 
-    def cut(sizes: Sequence[int]) -> list[list[int]]:
-        return micro_batches(sizes, 60)
+    def step(_: int) -> tuple[list[Example], int]:
+        return list(examples), 0
 
-    data = Data(
-        examples, [], lambda number: (list(examples), 0), steps, steps, cut, collate, empty_like
-    )
+    longest = max(example.size for example in examples)
+    data = Data(examples, [], step, steps, steps, micro_batches, longest, collate, empty_like)
     method = models._method
     loop = Loop(
         spec, RunDir(folder), Backend("cpu"), objective, method, models, data, 3e-3, [Tracker()],
-        Stop(),
+        Stop(), State(choices={"token_budget": 60}),
     )  # fmt: skip
     loop.train()
     return seen

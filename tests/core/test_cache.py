@@ -127,3 +127,38 @@ def test_a_cache_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "LUTHIER_CACHE" in caught.value.faults[0].cure
     assert cache.entries() == []
     assert cache.clear() == 0
+
+
+def test_an_entry_is_whole_or_not_there(home: Path) -> None:
+    path = cache.place("tokens", "one")
+    with pytest.raises(ZeroDivisionError), cache.made(path) as folder:  # noqa: PT012
+        (folder / "data").write_text("half")
+        raise ZeroDivisionError
+    assert not path.exists()
+    with cache.made(path) as folder:
+        (folder / "data").write_text("first")
+        with cache.made(path) as second:  # another rank, which comes first
+            (second / "data").write_text("second")
+    assert (path / "data").read_text() in ("first", "second")
+    assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_the_tokenizer_of_a_model_from_scratch_is_made_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A kill while it was written must not spoil every later run on the same rows."""
+    from tiny_runs import sums, tiny_recipe
+
+    from luthier import assemble
+    from luthier.core import recipe as recipes
+
+    class Torn:
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "tokenizer.json").write_text("{")
+            raise KeyboardInterrupt
+
+    values = recipes.load(tiny_recipe(tmp_path, data={"train": sums()}))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(assemble, "train_tokenizer", lambda *_: Torn())
+        assemble.assemble(values, lambda line: None)
+    assert assemble.assemble(values, lambda line: None).train[1].examples.tokens

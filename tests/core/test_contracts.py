@@ -32,9 +32,9 @@ from stand_in import (
 )
 from torch import Tensor
 
+from luthier.core.codec import Codec
 from luthier.core.contracts import (
     Accompanied,
-    Codec,
     FrozenColumns,
     Head,
     Models,

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from stand_in import Base, models_of, origin, rows, step
 from torch import Tensor, nn
 
-from luthier.core.contracts import Codec, Head, HeadedModel, Models
+from luthier.core.codec import Codec
+from luthier.core.contracts import Head, HeadedModel, Models
 from luthier.core.records import Batch, Example, Labelled, Record, Segment, SegmentTable
 from luthier.data.batching import Layout, collate, empty_like, move
 from luthier.data.length import fit

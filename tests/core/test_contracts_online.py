@@ -14,8 +14,8 @@ from stand_in import Base, Means, annotated, branching, models_of, nudge, origin
 from torch import Tensor, nn
 
 from luthier.core import kinds
+from luthier.core.codec import Codec
 from luthier.core.contracts import (
-    Codec,
     FrozenColumns,
     Generator,
     Head,

@@ -7,7 +7,7 @@ from typing import Any
 from chat_models import CHATML, GEMMA, LLAMA3, MISTRAL, PLAIN, QWEN3, QWEN3_MARKED, tokenizer
 from hypothesis import strategies as st
 
-from luthier.core.contracts import Piece
+from luthier.core.codec import Piece
 from luthier.core.records import Turn
 from luthier.data.template import TokenizerCodec
 

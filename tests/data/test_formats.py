@@ -12,6 +12,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Format, KindConfig
 from luthier.core.errors import DataError, Fault
 from luthier.core.records import Conversation, Labelled, Origin, Record, Row, Text, Turn
+from luthier.data.recognise import recognise
 
 ORIGIN = Origin("train.jsonl", 718)
 NAMES = kinds.names("data/formats")
@@ -211,6 +212,18 @@ def test_sharegpt_names_and_a_system_column() -> None:
         ("assistant", "hello"),
     ]
     assert turns("messages", messages=CHAT, system="Not twice.")[0] == ("system", "")
+
+
+def test_law_9_declared_tools_are_said_to_be_left_out() -> None:
+    words = "messages='messages'; the tools in 'tools' are not shown to the model"
+    assert build("messages").recognise({"messages": CHAT, "tools": [{"name": "f"}]}) == words
+    empty: tuple[Any, ...] = (None, [], "")
+    for value in empty:
+        plain = build("messages").recognise({"messages": CHAT, "tools": value})
+        assert plain == "messages='messages'"
+    some = [{"messages": CHAT}, {"messages": CHAT, "functions": [{"name": "f"}]}]
+    _, said = recognise([Row(fields, ORIGIN) for fields in some])
+    assert said == f"messages ({words})".replace("'tools'", "'functions'")
 
 
 def test_tools_are_kept_as_text() -> None:

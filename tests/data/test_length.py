@@ -158,7 +158,7 @@ def test_right_keeps_an_encoders_separator_and_its_token_types() -> None:
     segment = Segment(ints(BOS, 5, 6, 7, SEP), token_types=ints(0, 0, 0, 1, 1))
     pooled = {"segment": ints(0), "label": ints(3)}
     example = Example((segment,), {"classification": pooled}, AT)
-    (shorter,), cut = fit(example, 3, "right", closing=SEP)
+    (shorter,), cut = fit(example, 3, "right", frame=frozenset({BOS, SEP}))
     assert shorter.segments[0].tokens.tolist() == [BOS, 5, SEP]
     assert shorter.segments[0].token_types is not None
     assert shorter.segments[0].token_types.tolist() == [0, 0, 1]

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from luthier.core.contracts import Codec
+from luthier.core.codec import Codec
 from luthier.core.errors import UserError
 from luthier.core.records import Turn
 from luthier.data.template import TokenizerCodec

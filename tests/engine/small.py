@@ -21,6 +21,7 @@ from luthier.core.rundir import RunDir, read_lines
 from luthier.data.batching import collate, empty_like, micro_batches
 from luthier.data.order import Order, total_steps
 from luthier.engine.backend import Backend, Precision
+from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
 from luthier.engine.trackers import Tracker
 from luthier.engine.watch import Stop
@@ -87,7 +88,8 @@ def small_loop(
         lambda number: ([examples[i] for i in order.step(number)], order.epoch(number)),
         total_steps(len(examples), spec.batch_size, spec.epochs, spec.max_steps),
         order.per_epoch,
-        lambda sizes: micro_batches(sizes, budget, backend.ranks),
+        lambda sizes, budget: micro_batches(sizes, budget, backend.ranks),
+        max(e.size for e in (*examples, *held)),
         collate,
         empty_like,
     )
@@ -104,6 +106,7 @@ def small_loop(
         rate,
         trackers,
         stop or Stop(),
+        State(choices={"token_budget": budget}),
     )
 
 

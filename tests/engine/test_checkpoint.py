@@ -20,7 +20,7 @@ import torch
 from builders import gap
 
 from engine.small import fingerprint, fitted, loss_lines, small_loop, small_recipe, weights
-from luthier.core.errors import RecipeError, TrainingError
+from luthier.core.errors import DiskFullError, RecipeError, TrainingError
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint
 from luthier.engine.checkpoint import State
@@ -146,6 +146,12 @@ def saved(folder: Path, **changes: Any) -> tuple[Loop, Path]:
     return loop, loop.run.checkpoint(2)
 
 
+def save(loop: Loop) -> None:
+    """Saves, and waits for it."""
+    loop._save()
+    loop._writer.wait()
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_everything_comes_back(optimizer: str, tmp_path: Path) -> None:
     loop, folder = saved(tmp_path, optimizer=optimizer, held=builders.examples([8]))
@@ -219,7 +225,7 @@ def test_a_checkpoint_of_another_model_is_refused(other: str, tmp_path: Path) ->
 def test_a_checkpoint_replaces_that_of_the_same_step(tmp_path: Path) -> None:
     loop, folder = saved(tmp_path)
     (folder / "weights.safetensors").write_bytes(b"damaged")
-    loop._save()
+    save(loop)
     checkpoint.verify(folder)
     assert [p.name for p in loop.run.checkpoints.iterdir()] == ["step-000002"]
 
@@ -230,8 +236,8 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(tmp_path: Path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(TrainingError, match="step-000003' cannot be written") as caught:
-            loop._save()
+        with pytest.raises(DiskFullError, match="step-000003' cannot be written") as caught:
+            save(loop)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert f"--resume {tmp_path}" in caught.value.faults[0].cure
@@ -247,8 +253,8 @@ def test_room_is_looked_for_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     monkeypatch.setattr(checkpoint, "save_file", lambda *_: pytest.fail("something was written"))
-    with pytest.raises(TrainingError, match="are free"):
-        loop._save()
+    with pytest.raises(DiskFullError, match="1,000 bytes are free"):
+        save(loop)
     assert [p.name for p in loop.run.checkpoints.iterdir()] == ["step-000002"]
 
 

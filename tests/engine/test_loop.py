@@ -57,7 +57,7 @@ def test_law_3_a_step_does_not_depend_on_how_it_is_cut(
             held=builders.examples([8, 19], 7),
             evaluate_every=2,
         )
-        cuts = len(loop.data.cut([e.size for e in loop.data.step(0)[0]]))
+        cuts = len(loop.data.cut([e.size for e in loop.data.step(0)[0]], budget))
         assert (cuts == 1) == (budget == 1000)
         loop.train()
         steps = [(e["loss"], e["grad_norm"]) for e in kept.of("step")]

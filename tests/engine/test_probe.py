@@ -62,6 +62,21 @@ def test_the_host_is_prepared_before_torch_starts_threads() -> None:
     assert out.stdout.split() == ["1", "1", "0.0"]
 
 
+def test_large_tensors_ask_for_huge_pages_unless_the_user_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = (
+        "import os; from luthier.engine.probe import prepare_host; prepare_host(1);"
+        "print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    )
+    for given, used in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+        if given is not None:
+            monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.split() == [used], done.stderr
+
+
 def test_threads_are_the_physical_cores_this_process_may_use() -> None:
     import os
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import classifiers
 import pytest
 import torch
 from builders import document, gap, tree
@@ -18,13 +19,18 @@ from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch
 from luthier.data.batching import collate
 from luthier.engine.optim import make_optimizer
+from luthier.methods._snapshot import head_names
+from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.run_models import RunModels
 
 KINDS = kinds.names("methods")
-#: Settings worth the whole contract beside each method's defaults.
+#: Settings worth the whole contract beside each method's defaults; behind the @ a model that
+#: classifies: with its architecture's own head, or with a linear one on pooled states.
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{kind: {"kind": kind} for kind in KINDS},
+    **{kind: {"kind": kind} for kind in KINDS if kind != "head"},
+    **{f"{kind}@{world}": {"kind": kind} for kind in KINDS for world in ("own", "pooled")},
+    "lora-dora@own": {"kind": "lora", "dora": True, "rank": 4},
     "lora-rslora": {"kind": "lora", "rslora": True, "rank": 4},
     "lora-dora": {"kind": "lora", "dora": True, "rank": 4},
     "lora-attention": {"kind": "lora", "targets": "attention", "alpha": 3},
@@ -41,24 +47,44 @@ def batch() -> Batch:
 
 
 def logits(module: nn.Module) -> torch.Tensor:
+    if head_names(module):
+        with torch.no_grad():
+            return class_scores(module)
     lm = CausalModel(module)
     with torch.no_grad():
         return lm.logits(lm.hidden(batch()))
 
 
+def class_scores(module: nn.Module) -> torch.Tensor:
+    """A classifier's scores; what is random in training is not what is compared."""
+    model = ClassifierModel(module)
+    given = collate([document(9, 1), document(14, 3), document(5, 4)], **model.layout)
+    rows = model.pooled(given, model.hidden(given), torch.arange(3))
+    return model.outputs("classification", rows)
+
+
 def train(module: nn.Module, method: Method, steps: int = 3) -> None:
     """Real steps on one batch, with the optimizer of the engine."""
-    lm = CausalModel(module)
     optimizer = make_optimizer(TrainingSpec(weight_decay=0.1), method.param_groups(module), 1e-2)
     module.train()
     for _ in range(steps):
-        loss = lm.nll(batch(), lm.hidden(batch()))
+        if head_names(module):
+            loss = nn.functional.cross_entropy(class_scores(module), torch.tensor([2, 0, 1]))
+        else:
+            lm = CausalModel(module)
+            loss = lm.nll(batch(), lm.hidden(batch()))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
 
-def base(architecture: str = "llama") -> Any:
+def base(variant: str = "full", architecture: str = "llama") -> Any:
+    """The model that a variant is for."""
+    match variant.partition("@")[2]:
+        case "own":
+            return classifiers.own("bert" if architecture == "llama" else architecture)
+        case "pooled":
+            return classifiers.pooled("distilbert", "mean")
     return builders.tiny(architecture)
 
 
@@ -67,7 +93,7 @@ def base(architecture: str = "llama") -> Any:
 def test_law_5_at_step_0_model_reference_and_base_agree_bit_for_bit(
     variant: str, architecture: str
 ) -> None:
-    plain, method = base(architecture), build(variant)
+    plain, method = base(variant, architecture), build(variant)
     expected = logits(plain)
     module = method.prepare(plain)
     method.keep_start(module)
@@ -79,7 +105,7 @@ def test_law_5_at_step_0_model_reference_and_base_agree_bit_for_bit(
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_reference_stays_at_step_0_while_the_model_learns(variant: str) -> None:
     method = build(variant)
-    module = method.prepare(base())
+    module = method.prepare(base(variant))
     method.keep_start(module)
     start = logits(module)
     train(module, method)
@@ -100,9 +126,13 @@ def test_the_reference_stays_at_step_0_while_the_model_learns(variant: str) -> N
 def test_the_runs_reference_has_neither_dropout_nor_gradient(variant: str) -> None:
     settings = {**VARIANTS[variant], **({"dropout": 0.5} if variant.startswith("lora") else {})}
     method: Method = kinds.build("methods", kinds.config("methods", settings))
-    module = method.prepare(builders.tiny("gpt2", resid_pdrop=0.3))
+    if "@" in variant:
+        module = method.prepare(classifiers.own("bert", hidden_dropout_prob=0.3))
+    else:
+        module = method.prepare(builders.tiny("gpt2", resid_pdrop=0.3))
     method.keep_start(module)
-    models = RunModels(CausalModel(module), method)
+    policy: Any = ClassifierModel(module) if "@" in variant else CausalModel(module)
+    models = RunModels(policy, method)
     module.train()
     with models.reference() as reference:
         one, two = (reference.hidden(batch()) for _ in range(2))
@@ -115,7 +145,7 @@ def test_the_runs_reference_has_neither_dropout_nor_gradient(variant: str) -> No
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_exactly_the_promised_parameters_are_trained(variant: str) -> None:
     method = build(variant)
-    module = method.prepare(base())
+    module = method.prepare(base(variant))
     groups = method.param_groups(module)
     promised = [name for group in groups for name in group["names"]]
     assert len(promised) == len(set(promised))
@@ -133,10 +163,13 @@ def test_exactly_the_promised_parameters_are_trained(variant: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_method_says_what_it_trains(kind: str) -> None:
-    module = build(kind).prepare(base())
+    variant = "head@pooled" if kind == "head" else kind
+    module = build(variant).prepare(base(variant))
     trained = {n for n, p in module.named_parameters() if p.requires_grad}
     everything = {n for n, _ in module.named_parameters()}
     assert trained
+    if kind == "head":
+        assert trained == {"classifier.weight", "classifier.bias"}
     if kind == "full":
         assert trained == everything
     if kind == "lora":
@@ -146,13 +179,13 @@ def test_each_method_says_what_it_trains(kind: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_saved_and_loaded_gives_the_same_logits(variant: str, tmp_path: Path) -> None:
     method = build(variant)
-    module = method.prepare(base())
+    module = method.prepare(base(variant))
     train(module, method)
     method.save(module, tmp_path)
     expected = logits(module)
     assert not list(tmp_path.glob("*.bin")) + list(tmp_path.glob("*.pt"))
     assert list(tmp_path.glob("*.safetensors"))
-    loaded = build(variant).load(base(), tmp_path)
+    loaded = build(variant).load(base(variant), tmp_path)
     assert torch.equal(logits(loaded), expected)
     kept = {n for n, p in module.named_parameters() if p.requires_grad}
     assert {n for n, p in loaded.named_parameters() if p.requires_grad} == kept
@@ -161,19 +194,21 @@ def test_saved_and_loaded_gives_the_same_logits(variant: str, tmp_path: Path) ->
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_law_5_merged_is_the_adapter(variant: str) -> None:
     method = build(variant)
-    module = method.prepare(base())
+    module = method.prepare(base(variant))
     train(module, method)
     expected = logits(module)
     merged = method.merge(copy.deepcopy(module))
     assert gap(logits(merged), expected) < 1e-5
-    assert {n for n, _ in merged.named_parameters()} == {n for n, _ in base().named_parameters()}
-    assert type(merged) is type(base())
+    assert {n for n, _ in merged.named_parameters()} == {
+        n for n, _ in base(variant).named_parameters()
+    }
+    assert type(merged) is type(base(variant))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_merged_model_is_trained_from_where_it_stands(variant: str) -> None:
     first, second = build(variant), build("full")
-    module = first.prepare(base())
+    module = first.prepare(base(variant))
     train(module, first)
     expected = logits(module)
     full = second.prepare(module)
@@ -188,17 +223,20 @@ def test_a_merged_model_is_trained_from_where_it_stands(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_frozen_trunk_never_changes(variant: str) -> None:
     method = build(variant)
-    module = method.prepare(base())
+    module = method.prepare(base(variant))
     depth = method.frozen_depth(module)
     assert 0 <= depth <= 2
-    for number in range(depth):
-        layer = CausalModel(module).trunk.layers[number]  # type: ignore[union-attr, index, operator]
-        assert not any(p.requires_grad for p in layer.parameters())
+    if variant.startswith("head"):
+        assert depth == 2
+        trunk = ClassifierModel(module).trunk
+        assert not any(p.requires_grad for p in trunk.parameters())
+    else:
+        assert depth == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rate_of_its_own_and_an_answer_about_every_objective(kind: str) -> None:
-    method = build(kind)
+    method = build("head@own" if kind == "head" else kind)
     assert 0 < method.default_rate < 1
     for name in kinds.names("objectives"):
         objective = kinds.build("objectives", kinds.config("objectives", name))

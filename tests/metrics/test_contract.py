@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from luthier.core import kinds
-from luthier.core.records import Origin, Scored
+from luthier.core.records import Floats, Origin, Scored
 
 METRICS = kinds.names("metrics")
 CLASSIFIED = frozenset({"classes", "logits", "spans"})
@@ -38,11 +38,23 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 bytes=4 * size,
                 answer=sentence(),
                 references=(sentence(), sentence()),
-                probabilities=chances if needs & CLASSIFIED else None,
-                label=int(rng.integers(3)) if needs & CLASSIFIED else None,
+                probabilities=_probabilities(needs, chances),
+                label=_label(needs, rng),
             )
         )
     return made
+
+
+def _probabilities(needs: frozenset[str], chances: Floats) -> Floats | None:
+    if "numbers" in needs:
+        return chances[:1]
+    return chances if needs & CLASSIFIED else None
+
+
+def _label(needs: frozenset[str], rng: np.random.Generator) -> int | float | None:
+    if "numbers" in needs:
+        return float(rng.normal())
+    return int(rng.integers(3)) if needs & CLASSIFIED else None
 
 
 @pytest.fixture(params=METRICS)
@@ -66,7 +78,7 @@ def test_class_attributes(kind: str) -> None:
     metric = type(build(kind))
     assert metric.names
     assert len(set(metric.names)) == len(metric.names)
-    assert metric.needs <= {"losses", "logits", "answers", "classes", "spans"}
+    assert metric.needs <= {"losses", "logits", "answers", "classes", "numbers", "spans"}
     assert isinstance(metric.higher_is_better, bool)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import classifiers
 import pytest
 import torch
 from builders import document, gap
@@ -18,7 +19,7 @@ from luthier.methods import lora
 from luthier.models import load as loading
 from luthier.models.language_model import CausalModel
 from luthier.models.load import (
-    context_of,
+    Loaded,
     count_parameters,
     from_scratch,
     load,
@@ -240,15 +241,21 @@ def test_from_scratch_refuses_what_the_architecture_has_not() -> None:
 
 def test_the_context_is_the_architectures_or_the_tokenizers() -> None:
     tokenizer = builders.tokenizer()
-    assert context_of(builders.tiny("gpt2").config, tokenizer) == 64
+    assert Loaded(CausalModel(builders.tiny("gpt2")), tokenizer, "made").context == 64
 
-    class Config:
-        max_position_embeddings = None
+    class Boundless(CausalModel):
+        context = None  # type: ignore[assignment]
 
+    model = Boundless(builders.tiny("gpt2"))
     tokenizer.model_max_length = 77
-    assert context_of(Config(), tokenizer) == 77
+    assert Loaded(model, tokenizer, "made").context == 77
     tokenizer.model_max_length = 10**30
-    assert context_of(Config(), tokenizer) == 1_000_000
+    assert Loaded(model, tokenizer, "made").context == 1_000_000
+
+
+def test_robertas_context_is_without_its_offset() -> None:
+    loaded = Loaded(classifiers.model("roberta"), builders.tokenizer(), "made")
+    assert loaded.context == 64 - 2
 
 
 def test_tied_parameters_count_once() -> None:

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import classifiers
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Method, Objective
+from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
     Conversation,
     Example,
+    Labelled,
     Origin,
     Preference,
     Prompt,
@@ -27,6 +29,8 @@ from luthier.core.records import (
 )
 from luthier.data.batching import collate, empty_like
 from luthier.engine.optim import make_optimizer
+from luthier.methods._snapshot import head_names
+from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.run_models import RunModels
 
@@ -35,7 +39,10 @@ METHODS = kinds.names("methods")
 
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
-    return kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
+    made = kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
+    if isinstance(made, Settling):
+        return made.settled([record_of(Labelled, number) for number in range(6)], ())
+    return made
 
 
 def record_of(kind: type[Record], number: int) -> Record:
@@ -50,6 +57,7 @@ def record_of(kind: type[Record], number: int) -> Record:
         Preference: lambda: Preference(origin, prompt, *answers),
         Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
         Prompt: lambda: Prompt(origin, prompt),
+        Labelled: lambda: Labelled(origin, said, classifiers.NAMES[number % 3]),
     }
     return made[kind]()  # type: ignore[no-any-return]
 
@@ -63,16 +71,29 @@ def encoded(objective: Objective, count: int = 4) -> list[Example]:
     ]
 
 
-def model() -> nn.Module:
+def model(objective: Objective) -> nn.Module:
+    """A decoder with the heads that an objective reads."""
+    if any(head.kind == "classification" for head in objective.heads):
+        classifier: nn.Module = classifiers.own("llama")
+        return classifier
     module: nn.Module = builders.talking(len(builders.tokenizer()), attention_dropout=0.0)
     return module
 
 
+def seen(module: nn.Module) -> Any:
+    """The module as objectives see it."""
+    return ClassifierModel(module) if head_names(module) else CausalModel(module)
+
+
 def logits(module: nn.Module, examples: list[Example]) -> torch.Tensor:
-    lm = CausalModel(module)
+    policy, batch = seen(module), collate(examples)
     module.eval()
     with torch.no_grad():
-        return lm.logits(lm.hidden(collate(examples)))
+        hidden = policy.hidden(batch)
+        if isinstance(policy, CausalModel):
+            return policy.logits(hidden)
+        rows = policy.pooled(batch, hidden, batch.targets["classification"]["segment"])
+        return torch.as_tensor(policy.outputs("classification", rows))
 
 
 def means(objective: Objective, models: RunModels, examples: list[Example]) -> torch.Tensor:
@@ -96,10 +117,10 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
         assert refusal.strip()
         return
     examples = encoded(objective)
-    module = method.prepare(model()).train()
+    module = method.prepare(model(objective)).train()
     if objective.needs_reference:
         method.keep_start(module)
-    models = RunModels(CausalModel(module), method)
+    models = RunModels(seen(module), method)
     rate = 20 * method.default_rate
     optimizer = make_optimizer(TrainingSpec(), method.param_groups(module), rate)
     losses = []
@@ -111,7 +132,7 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
         optimizer.step()
     assert losses[2] < losses[1] < losses[0]
     method.save(module, tmp_path)
-    loaded = build("methods", way).load(model(), tmp_path)
+    loaded = build("methods", way).load(model(objective), tmp_path)
     assert torch.equal(logits(loaded, examples), logits(module, examples))
 
 
@@ -129,9 +150,9 @@ def test_weights_are_known_before_the_forward_pass_and_add_up(kind: str) -> None
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_losses_are_sums_that_add_up(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
-    module = method.prepare(model().double()).eval()
+    module = method.prepare(model(objective).double()).eval()
     method.keep_start(module)
-    models = RunModels(CausalModel(module), method)
+    models = RunModels(seen(module), method)
     examples = encoded(objective)
     with torch.no_grad():
         whole = objective.loss(models, collate(examples))
@@ -143,9 +164,9 @@ def test_losses_are_sums_that_add_up(kind: str) -> None:
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
-    module = method.prepare(model())
+    module = method.prepare(model(objective))
     method.keep_start(module)
-    models = RunModels(CausalModel(module), method)
+    models = RunModels(seen(module), method)
     examples = encoded(objective)
     batch = collate([empty_like(examples[0])])
     assert objective.weights(batch) == dict.fromkeys(objective.weights(collate(examples)), 0.0)
@@ -189,9 +210,11 @@ def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
     if "label_smoothing" not in kinds.module("objectives", kind).Config.model_fields:
         return
     objective = build("objectives", kind, label_smoothing=0.1)
+    if objective.heads[0].kind != "lm":
+        return  # a classifier's has a test of its own
     method: Method = build("methods", "full")
-    module = method.prepare(model())
-    models = RunModels(CausalModel(module), method)
+    module = method.prepare(model(objective))
+    models = RunModels(seen(module), method)
     examples = encoded(objective)
     batch = collate(examples)
     table = batch.targets["lm"]

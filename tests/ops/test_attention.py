@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import builders
@@ -175,9 +174,28 @@ def heads(count: int, seed: int, dtype: torch.dtype = torch.float64) -> list[Ten
     ]
 
 
-@settings(max_examples=60, deadline=None)
-@given(tables(), st.sampled_from([None, 1, 2, 4]), st.sampled_from([None, 2.0]), st.integers(0, 9))
+@pytest.mark.parametrize("padded_up_to", [0, 4, 100])
+@settings(max_examples=40, deadline=None)
+@given(
+    segments=tables(),
+    window=st.sampled_from([None, 1, 2, 4]),
+    softcap=st.sampled_from([None, 2.0]),
+    seed=st.integers(0, 9),
+)
 def test_any_forest_equals_attention_written_out(
+    padded_up_to: int,
+    segments: SegmentTable,
+    window: int | None,
+    softcap: float | None,
+    seed: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_padded_up_to", lambda _query: padded_up_to)
+        patch.setattr(attention, "_WASTE", 2.0)  # else small tables hardly ever share a call
+        _check_written_out(segments, window, softcap, seed)
+
+
+def _check_written_out(
     segments: SegmentTable, window: int | None, softcap: float | None, seed: int
 ) -> None:
     inputs = heads(sum(segments.lengths), seed)
@@ -255,41 +273,51 @@ def test_flex_attention_is_the_cpu_path(
     assert gap(attention._flex(state, batch.segments).transpose(1, 2), ours) < 1e-5
 
 
-def plan(lengths: Sequence[int]) -> attention._Plan:
-    table = collate(builders.examples(lengths)).segments
-    return attention.plan_of(table, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
-def test_equal_lengths_share_one_call_without_a_copy() -> None:
-    made = plan([12] * 5)
-    assert len(made.groups) == 1
-    group = made.groups[0]
-    assert (group.take, group.keep, made.inverse) == (None, None, None)
+def calls(segments: SegmentTable, padded_up_to: int = 0) -> list[tuple[int, int, int]]:
+    """First segment, number of segments and longest of each call."""
+    made = attention.plan_of(segments, padded_up_to, CPU)
+    return [(call.first, call.count, call.length) for call in made.calls]
 
 
-def test_nearly_equal_lengths_share_a_call_with_little_padding() -> None:
-    made = plan([40, 38, 100, 39, 3])
-    assert [(g.count, g.length) for g in made.groups] == [(1, 3), (3, 40), (1, 100)]
-    for group in made.groups:
-        real = group.count * group.length if group.keep is None else len(group.keep)
-        assert group.count * group.length <= real * (1 + attention._WASTE)
+def test_neighbours_of_equal_length_share_a_call_as_they_lie() -> None:
+    table = collate(builders.examples([12, 12, 12, 7, 12, 9, 9])).segments
+    assert calls(table) == [(0, 3, 12), (3, 1, 7), (4, 1, 12), (5, 2, 9)]
+    made = attention.plan_of(table, 0, CPU)
+    assert made.sizes == (36, 7, 12, 18)
+    assert all(call.take is None for call in made.calls)
+
+
+def test_neighbours_of_nearly_equal_length_share_a_padded_call_where_calls_cost() -> None:
+    table = collate(builders.examples([3, 38, 39, 40, 100, 101])).segments
+    assert calls(table, 64) == [(0, 1, 3), (1, 3, 40), (4, 1, 100), (5, 1, 101)]
+    kept = attention.plan_of(table, 64, CPU).calls[1].keep
+    assert kept is not None
+    assert len(kept) == 38 + 39 + 40
+
+
+def test_a_segment_with_ancestors_or_children_has_a_call_of_its_own() -> None:
+    # Four segments of length 3: two roots alone, then a parent and its child.
+    table = SegmentTable((0, 3, 6, 9), (3, 3, 3, 3), (-1, -1, -1, 2), True)
+    assert calls(table) == [(0, 2, 3), (2, 1, 3), (3, 1, 3)]
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_groups_hold_every_token_once_and_waste_little(lengths: list[int]) -> None:
-    made = plan(lengths)
-    kept = [g.count * g.length if g.keep is None else len(g.keep) for g in made.groups]
-    assert sum(kept) == sum(lengths)
-    padded = sum(g.count * g.length for g in made.groups)
-    assert padded <= sum(lengths) * (1 + attention._WASTE)
+@given(tables(), st.sampled_from([0, 4, 100]))
+def test_calls_hold_every_segment_once_in_row_order(segments: SegmentTable, short: int) -> None:
+    made = attention.plan_of(segments, short, CPU)
+    covered = [i for c in made.calls for i in range(c.first, c.first + c.count)]
+    assert covered == list(range(len(segments.lengths)))
+    assert sum(made.sizes) == sum(segments.lengths)
+    for call, size in zip(made.calls, made.sizes, strict=True):
+        assert call.count * call.length <= size * (1 + attention._WASTE)
 
 
 def test_the_plan_is_made_once_a_batch() -> None:
     table = collate(row()).segments
-    assert attention.plan_of(table, torch.device("cpu")) is attention.plan_of(
-        table, torch.device("cpu")
-    )
+    assert attention.plan_of(table, 0, CPU) is attention.plan_of(table, 0, CPU)
 
 
 @pytest.mark.parametrize("lengths", [[6, 6, 6], [3, 17, 4, 16, 1]])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from luthier.core.errors import Fault
     from luthier.core.recipe import Recipe
+    from luthier.core.records import Example
     from luthier.inspection import Inspection, Survey
 
 #: Faults of one sort named before the others are counted.
@@ -58,7 +59,7 @@ def inspect(
         if loaded.stages:
             screen.heading(made, f"Stage {number} of {len(found)}: {one.recipe.objective.kind}")
         _show(made, one)
-    _verdict(made, found, [str(path), *words])
+    _verdict(made, found, [str(recipe), *words])
 
 
 def _show(made: Console, one: Inspection) -> None:
@@ -98,12 +99,27 @@ def _show_examples(made: Console, one: Inspection) -> None:
     for number, example in enumerate(one.train.shown):
         if number:
             made.print()
-        learned = sum(len(table["token"]) for table in example.targets.values())
-        made.print(f"  {example.origin}: {example.size:,} tokens, {learned:,} learned", style="dim")
+        made.print(
+            f"  {example.origin}: {example.size:,} tokens, {_wanted(one, example)}", style="dim"
+        )
         for text in painted(example, one.codec, colours):
             for line in text.wrap(made, made.width - 4, tab_size=4):
                 line.rstrip()
                 made.print(Text("    ").append_text(line), soft_wrap=True)
+
+
+def _wanted(one: Inspection, example: Example) -> str:
+    """What an example teaches: tokens, or a class."""
+    table = example.targets.get("classification")
+    if table is None:
+        return f"{sum(len(t['token']) for t in example.targets.values()):,} learned"
+    [label] = table["label"]
+    names = one.labels
+    if label.ndim:
+        said = ", ".join(name for name, yes in zip(names, label, strict=True) if yes) or "(none)"
+    else:
+        said = names[int(label)] if label.dtype.kind == "i" else f"{label:g}"
+    return f"label: {said}"
 
 
 def _counts(side: Survey) -> str:
@@ -122,20 +138,21 @@ def _cuts(name: str, side: Survey, policy: str, limit: int) -> Iterator[str]:
     """What the recipe's choice for overlong examples costs, in words."""
     cut = side.cut
     over = int((side.lengths > limit).sum())
+    lost = f"{cut.tokens:,} tokens, {cut.targets:,} of them learned"
     if not over:
         yield f"{name}: nothing is too long"
     elif side.overlong:
         yield f"{name}: {over:,} too long, and training would refuse them (data.overlong)"
     elif cut.windows:
-        yield (
-            f"{name}: {cut.examples:,} long documents are divided into {cut.windows:,} windows; "
-            "nothing is lost" + (f" but {cut.tokens:,} tokens" if cut.tokens else "")
+        yield f"{name}: {cut.examples:,} too long, divided into {cut.windows:,} windows" + (
+            f"; without anything to learn, and left out: {cut.tokens:,} tokens"
+            if cut.tokens
+            else "; nothing is lost"
         )
-    if cut.dropped or (cut.tokens and not cut.windows):
-        yield (
-            f"{name}: {cut.examples:,} shortened ({policy}), {cut.dropped:,} dropped: "
-            f"{cut.tokens:,} tokens cut away, {cut.targets:,} of them learned"
-        )
+    else:
+        done = [f"{cut.examples:,} shortened ({policy})"] if cut.examples else []
+        done += [f"{cut.dropped:,} dropped"] if cut.dropped else []
+        yield f"{name}: {over:,} too long, {' and '.join(done)}: {lost} (data.overlong)"
 
 
 def _training(one: Inspection) -> Iterator[tuple[str, str]]:

@@ -24,26 +24,24 @@ def histogram(lengths: npt.NDArray[np.int64]) -> Iterator[str]:
     if not len(lengths):
         yield "(no example could be made)"
         return
-    # One document of a million tokens must not squeeze all others into the first bar.
-    step = nice(float(np.quantile(lengths, 0.99)) / _BINS)
-    counts = [int(((lengths > i * step) & (lengths <= (i + 1) * step)).sum()) for i in range(_BINS)]
-    beyond = int((lengths > _BINS * step).sum())
-    while counts and not counts[-1] and not beyond:
+    # A document of a million tokens must not squeeze all others into the first bar.
+    shortest, most_of_them = int(lengths[0]), float(np.quantile(lengths, 0.95))
+    step = nice((most_of_them - shortest) / _BINS)
+    edges = (np.arange(_BINS + 1) + (shortest - 1) // step) * step
+    counts = np.histogram(lengths, edges + 0.5)[0].tolist()
+    beyond = int((lengths > edges[-1]).sum())
+    while not counts[-1] and not beyond:
         counts.pop()
-    labels = [f"{i * step + 1:,} to {(i + 1) * step:,}" for i in range(len(counts))]
+    labels = [f"{edges[i] + 1:,} to {edges[i + 1]:,}" for i in range(len(counts))]
     if beyond:
-        labels.append(f"above {_BINS * step:,}")
+        labels.append(f"above {edges[-1]:,}")
         counts.append(beyond)
-    wide = max(map(len, labels))
-    most = max(counts)
+    wide, most = max(map(len, labels)), max(counts)
     for label, count in zip(labels, counts, strict=True):
         yield f"{label:>{wide}}  {bar(count / most, _WIDTH)} {count:,}"
     yield ""
-    median, most_of_them = np.quantile(lengths, [0.5, 0.9], method="inverted_cdf")
-    yield (
-        f"half have at most {median:,}, nine in ten at most {most_of_them:,}, the longest has "
-        f"{lengths[-1]:,}"
-    )
+    median, nine = np.quantile(lengths, [0.5, 0.9], method="inverted_cdf")
+    yield f"half have at most {median:,}, nine in ten at most {nine:,}, the longest {lengths[-1]:,}"
 
 
 def bar(share: float, width: int) -> str:

@@ -44,13 +44,16 @@ def generate(
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text; no chat template.")
     ] = False,
+    second: Annotated[
+        str | None,
+        typer.Option("--second", metavar="TEXT", help="Of a pair, for a classifier of pairs."),
+    ] = None,
 ) -> None:
     """Answer a prompt, or each line of standard input.
 
     MODEL is a run, a folder, an adapter, a hub id or a builtin, as builtin:nano. It is asked in
-    its own chat template where it has one.
+    its own chat template where it has one. A classifier answers with classes and probabilities.
     """
-    from luthier.commands import screen
     from luthier.core.errors import RecipeError
 
     if raw and system is not None:
@@ -58,26 +61,18 @@ def generate(
     prompts = [prompt] if prompt is not None else _lines()
     sampling = _sampling(max_new_tokens, temperature, top_p, seed)
 
-    from luthier.chat import Chat
+    from luthier.core.recipe import ModelSpec
+    from luthier.models.load import known_head
     from luthier.quiet import hushed
 
     with hushed():
-        chat = Chat.open(model)
-        if not (raw or chat.has_template or system is not None):
-            screen.notice("the model has no chat template: it continues the text, as with --raw")
-            raw = True
-        if len(prompts) == 1 and sys.stdout.isatty():
-            _spoken(_streamed(chat, prompts[0], system, sampling, raw))
-        else:
-            texts = (
-                chat.completions(prompts, sampling)
-                if raw
-                else chat.answers(prompts, sampling, system=system)
-            )
-            for text in texts:
-                screen.answer_only(text)
-    for line in chat.notices:
-        screen.notice(line)
+        if known_head(ModelSpec(name=model)) is not None:
+            idle = system is not None or raw or temperature or top_p is not None
+            _classified(model, prompts, second, idle=bool(idle))
+            return
+    if second is not None:
+        raise RecipeError(f"--second is for classifiers, and '{model}' is a language model")
+    _answered(model, prompts, system, sampling, raw=raw)
 
 
 def chat(
@@ -102,8 +97,17 @@ def chat(
 
     from luthier.chat import Chat
     from luthier.commands import screen
+    from luthier.core.errors import RecipeError
+    from luthier.core.recipe import ModelSpec
+    from luthier.models.load import known_head
     from luthier.quiet import hushed
 
+    with hushed():
+        if known_head(ModelSpec(name=run)) is not None:
+            raise RecipeError(
+                f"'{run}' is a classifier: it does not talk",
+                cure=f'luthier generate {run} --prompt "a text"',
+            )
     made = screen.console()
     with hushed():
         voices = [_Voice("tuned" if base else "model", Chat.open(run), system)]
@@ -120,6 +124,55 @@ def chat(
                 continue
             for voice in voices:
                 voice.reply(made, said, sampling)
+
+
+def _classified(model: str, texts: list[str], second: str | None, *, idle: bool) -> None:
+    """Classes and probabilities: the likeliest five of one text, a line for each of many."""
+    from luthier.classify import Classifier
+    from luthier.commands import screen
+
+    if idle:
+        screen.notice("a classifier draws nothing: settings of sampling are without effect")
+    asked: list[str | tuple[str, str]] = [
+        text if second is None else (text, second) for text in texts
+    ]
+    classifier = Classifier.open(model)
+    for found in classifier.predict(asked):
+        if len(asked) > 1 or not found.probabilities:
+            sure = max(found.probabilities.values(), default=None)
+            screen.answer_only(found.label if sure is None else f"{found.label}\t{sure:.4f}")
+            continue
+        for name, share in list(found.probabilities.items())[:5]:
+            screen.answer_only(f"{share:7.2%}  {name}")
+    for line in classifier.notices:
+        screen.notice(line)
+
+
+def _answered(
+    model: str, prompts: list[str], system: str | None, sampling: Sampling, *, raw: bool
+) -> None:
+    """A language model's answers: streamed to a terminal, else one after the other."""
+    from luthier.chat import Chat
+    from luthier.commands import screen
+    from luthier.quiet import hushed
+
+    with hushed():
+        chat = Chat.open(model)
+        if not (raw or chat.has_template or system is not None):
+            screen.notice("the model has no chat template: it continues the text, as with --raw")
+            raw = True
+        if len(prompts) == 1 and sys.stdout.isatty():
+            _spoken(_streamed(chat, prompts[0], system, sampling, raw))
+        else:
+            texts = (
+                chat.completions(prompts, sampling)
+                if raw
+                else chat.answers(prompts, sampling, system=system)
+            )
+            for text in texts:
+                screen.answer_only(text)
+    for line in chat.notices:
+        screen.notice(line)
 
 
 class _Voice:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from luthier.core.contracts import Codec
+    from luthier.core.codec import Codec
     from luthier.core.records import Example
 
 #: Characters of one run of tokens shown at its beginning and at its end.

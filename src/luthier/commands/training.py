@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-#: What a stopped run exits with: it kept a checkpoint and can be continued.
-STOPPED = 3
+#: What a stopped run exits with, EX_TEMPFAIL of sysexits.h: it can be continued.
+STOPPED = 75
 
 RecipeName = Annotated[
     str | None, typer.Argument(metavar="RECIPE", hidden=True, show_default=False)
@@ -53,16 +53,22 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Continue an unfinished run; it brings its recipe."),
+        typer.Option(metavar="RUN", help="Continue a run; it brings its recipe."),
     ] = None,
+    allow_inexact: Annotated[
+        bool,
+        typer.Option("--allow-inexact", help="Continue it though data or recipe have changed."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train what a recipe describes, and measure before and after.
 
     RECIPE is a file or a ready recipe's name, KEY=VALUE changes it, as training.epochs=5.
 
-    Exit status: 0 finished; 2 the recipe is wrong; 1 another error; 3 stopped by a signal, with a
-    checkpoint kept.
+    A finished run trains on with --resume RUN training.epochs=5.
+
+    Exit status: 0 finished; 2 the recipe is wrong; 1 another error; 74 no room on the disk; 75
+    stopped by a signal, can be continued.
     """
     choose = needed if resume is None else chosen
     path, words = choose(recipe, overrides)
@@ -72,13 +78,15 @@ def train(
     from luthier.quiet import hushed
 
     with hushed():
-        run = luthier.train(path, words, resume=resume, quiet=quiet)
+        run = luthier.train(path, words, resume=resume, allow_inexact=allow_inexact, quiet=quiet)
     if not run.finished:
         raise typer.Exit(STOPPED)
     if not quiet:
         made = screen.console()
         made.print()
         rows = [("talk to it", f"luthier chat {run.path}")]
+        if run.evaluation.get("classes") is not None:
+            rows = [("ask it", f'luthier generate {run.path} --prompt "a text"')]
         if run.folder.report.is_file():
             rows.insert(0, ("report", str(run.folder.report)))
         screen.pairs(made, rows)

@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,23 @@ def place(kind: str, name: str) -> Path:
     with suppress(OSError):  # not there yet, or just deleted
         os.utime(path)
     return path
+
+
+@contextmanager
+def made(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes the entry once it is whole; a kill leaves no half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:  # another rank or run made the same one first
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def entries() -> list[Entry]:

@@ -1,4 +1,4 @@
-"""The seams: what an objective, a method, a metric, a reward, a codec and a generator promise.
+"""The seams: what an objective, a method, a metric, a reward and a generator promise.
 
 A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: sft``). The module
 defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Row, Scored, Turn
+from luthier.core.codec import Codec
+from luthier.core.records import Answer, Batch, Example, Prompt, Record, Row, Scored
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,57 +46,15 @@ class Head:
         classes: number of outputs, for the classification heads.
         pooling: how a whole segment becomes one vector (``mean``, ``first``, ``last``); ``None``
             lets the kind of model decide.
+        labels: the classes' names, in the order of the outputs.
+        problem_type: ``single_label``, ``multi_label`` or ``regression``.
     """
 
     kind: str
     classes: int | None = None
     pooling: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of tokens of a rendered conversation.
-
-    Attributes:
-        tokens: token ids, in context.
-        turn: index of the turn that the text belongs to, ``None`` for what the template adds
-            between turns.
-        answer: whether the run is an assistant's text and its end-of-turn token, which is what
-            can be learned.
-    """
-
-    tokens: tuple[int, ...]
-    turn: int | None
-    answer: bool
-
-
-class Codec(Protocol):
-    """Text to tokens and back: the one path, for training and for generation alike."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens the model can attend to (its context), or the recipe's smaller bound."""
-        ...
-
-    def document(self, text: str) -> list[int]:
-        """A raw document, between the separators that the model was pretrained with."""
-        ...
-
-    def dialogue(self, turns: Sequence[Turn]) -> list[Piece]:
-        """A conversation in the model's template, as runs whose tokens concatenate to it."""
-        ...
-
-    def last_turn(self, turns: Sequence[Turn]) -> list[Piece]:
-        """The same, only the last assistant turn an answer: for templates that rewrite turns."""
-        ...
-
-    def prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """Turns up to where the assistant begins to speak."""
-        ...
-
-    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
-        """Tokens to text; special tokens are left out unless asked for."""
-        ...
+    labels: tuple[str, ...] = ()
+    problem_type: str | None = None
 
 
 class LanguageModel(Protocol):
@@ -209,6 +168,20 @@ class Objective(Protocol):
 
         The step's loss is the sum of all terms over their weights; a term's coefficient is the
         objective's to multiply.
+        """
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """An objective whose settings depend on the rows (a classifier's classes)."""
+
+    def settled(self, records: Sequence[Record], known: Sequence[str]) -> Objective:
+        """The same with everything known; its config then says it all.
+
+        Args:
+            records: the training records.
+            known: class names that the model to start from already has.
         """
         ...
 

@@ -38,7 +38,8 @@ class UserError(Exception):
 
     Attributes:
         faults: everything found wrong, in the order found (never empty).
-        exit_code: the process's exit status: 2 for usage and recipes, 1 for everything else.
+        exit_code: the process's exit status: 2 for usage and recipes, 74 for a full disk, 1 for
+            everything else.
     """
 
     exit_code = 1
@@ -69,6 +70,12 @@ class DataError(UserError):
 
 class TrainingError(UserError):
     """A run had to stop: the message names the step and the last good checkpoint."""
+
+
+class DiskFullError(TrainingError):
+    """Something could not be written for want of room; what stood there before is whole."""
+
+    exit_code = 74  # EX_IOERR of sysexits.h
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

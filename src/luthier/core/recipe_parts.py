@@ -62,6 +62,8 @@ class ModelSpec(Settings):
     """Run Python code that comes with a hub model. Never by default."""
     offline: bool = False
     """Refuse to ask the hub, even for a hub id; only what is cached is used."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout of every layer of a pretrained model; its own if unset."""
     architecture: str | None = Field(default=None, min_length=1)
     """A transformers architecture (``llama``, ``gpt2`` …) to start from scratch."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
@@ -76,9 +78,10 @@ class ModelSpec(Settings):
             raise ValueError(
                 f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
             )
-        scratch, pretrained = ("config", "tokenizer"), ("revision", "trust_remote_code")
+        scratch = ("config", "tokenizer")
+        pretrained = ("revision", "trust_remote_code", "dropout")
         idle = scratch if self.name is not None else pretrained
-        if unused := [name for name in idle if getattr(self, name)]:
+        if unused := [name for name in idle if getattr(self, name) not in (None, False, {})]:
             start = "a pretrained model" if self.name is not None else "a model from scratch"
             raise ValueError(f"'{unused[0]}' has no meaning for {start}")
         return self
@@ -113,6 +116,9 @@ class DataSpec(Settings):
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)
     """Take at most so many rows of each source, for a try."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds to wait for a source that gives nothing (a pipe, a disk of the network, a hub's
+    stream) before it is named in an error."""
 
     @field_validator("train")
     @classmethod
@@ -258,6 +264,8 @@ class EvaluationSpec(Settings):
     """Metrics by name; the objective's own if unset."""
     samples: int = Field(default=20, ge=0)
     """Prompts answered by both models and shown side by side."""
+    prompts: tuple[str, ...] = ()
+    """Prompts (or texts to classify) of your own, answered by both models and shown first."""
     rows: int | None = Field(default=None, ge=1)
     """Measure on so many held-out rows; all of them if unset."""
     generate_rows: int = Field(default=200, ge=0)

@@ -13,6 +13,8 @@ from typing import Any
 from luthier.core.errors import UserError
 
 _CHECKPOINT = re.compile(r"step-(\d{6,})")
+_DAMAGED = "damaged-"
+_TEMPORARY = re.compile(r"\.(.+)\.\d+")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class RunDir:
     def environment(self) -> Path:
         """Versions, device, threads, git commit, data fingerprints, the probe's choices."""
         return self.path / "environment.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes to the run, while it does."""
+        return self.path / ".lock"
 
     @property
     def events(self) -> Path:
@@ -86,6 +93,41 @@ class RunDir:
             return []
         found = ((_CHECKPOINT.fullmatch(p.name), p) for p in self.checkpoints.iterdir())
         return sorted((int(m.group(1)), p) for m, p in found if m and p.is_dir())
+
+    def set_aside(self) -> list[Path]:
+        """Damaged checkpoints, renamed so that none is taken for a sound one."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted(p for p in self.checkpoints.iterdir() if p.name.startswith(_DAMAGED))
+
+    def aside(self, checkpoint: Path) -> Path:
+        """A free name for a damaged checkpoint: ``damaged-step-000400``, ``…-2``, ``…-3``."""
+        first = checkpoint.with_name(f"{_DAMAGED}{checkpoint.name}")
+        number, free = 1, first
+        while free.exists():
+            number += 1
+            free = first.with_name(f"{first.name}-{number}")
+        return free
+
+    def leftovers(self) -> list[Path]:
+        """What processes that were killed while they wrote left here; see :func:`write_text`."""
+        own = {p.name for p in self._files}
+        found = ((_TEMPORARY.fullmatch(p.name), p) for p in self.path.iterdir())
+        return [p for m, p in found if m and m[1] in own]
+
+    @property
+    def _files(self) -> list[Path]:
+        return [
+            self.recipe,
+            self.environment,
+            self.events,
+            self.evaluation,
+            self.scores,
+            self.samples,
+            self.report,
+            self.card,
+            self.stage_list,
+        ]
 
     @property
     def stage_list(self) -> Path:

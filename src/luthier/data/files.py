@@ -17,6 +17,7 @@ from luthier.data.faults import FaultLog
 from luthier.data.files_csv import csv_rows
 from luthier.data.files_json import json_rows, jsonl_rows
 from luthier.data.lines import Found, decoded
+from luthier.data.patience import Watch
 
 _PACKED: Mapping[str, Callable[..., Any]] = {
     ".gz": gzip.open,
@@ -52,19 +53,20 @@ def supported(path: Path) -> bool:
     return path.suffix.lower() == ".parquet" or _text_suffix(path) in _READERS
 
 
-def rows(path: Path, log: FaultLog) -> Iterator[Found]:
+def rows(path: Path, log: FaultLog, watch: Watch | None = None) -> Iterator[Found]:
     """Line and fields of each row of a file.
 
     Args:
         path: an existing file.
         log: takes the faults of single rows.
+        watch: knows since when the file has given nothing.
 
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    name = str(path)
+    name, watch = str(path), watch or Watch()
     if path.suffix.lower() == ".parquet":
-        yield from _parquet_rows(path)
+        yield from _parquet_rows(path, watch)
         return
     reader = _READERS.get(_text_suffix(path))
     if reader is None:
@@ -74,10 +76,14 @@ def rows(path: Path, log: FaultLog) -> Iterator[Found]:
             f"one of {SUFFIXES_SAID}",
             code="suffix",
         )
-    opened = _PACKED.get(path.suffix.lower(), open)
+    unpack = _PACKED.get(path.suffix.lower())
     try:
-        with opened(path, "rb") as stream:
-            yield from reader(stream, name, log)
+        with watch.open(path) as raw:
+            if unpack is None:
+                yield from reader(raw, name, log)
+                return
+            with unpack(raw, "rb") as stream:
+                yield from reader(stream, name, log)
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's own; gzip and bz2 raise bare ones for bytes that are not theirs
@@ -96,12 +102,12 @@ def _text_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _parquet_rows(path: Path) -> Iterator[Found]:
+def _parquet_rows(path: Path, watch: Watch) -> Iterator[Found]:
     pyarrow = importlib.import_module("pyarrow")
     parquet = importlib.import_module("pyarrow.parquet")
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with watch.open(path) as raw, parquet.ParquetFile(raw) as file:
             for batch in file.iter_batches(batch_size=1024):
                 for fields in batch.to_pylist():
                     number += 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from luthier.core.errors import DataError
 from luthier.data.cells import plain
 
+#: Goes through a data set's rows, as ``iter`` does.
+Each = Callable[[Any], Iterator[Mapping[str, Any]]]
+
 
 def rows(
-    identity: str, config: str | None, split: str, limit: int | None
+    identity: str, config: str | None, split: str, limit: int | None, each: Each = iter
 ) -> Iterator[Mapping[str, Any]]:
     """Rows of one split of a data set on the hub.
 
@@ -20,6 +23,7 @@ def rows(
         config: the configuration, where the data set has several.
         split: ``train``, ``validation`` …
         limit: rows wanted, so that no more are decoded.
+        each: goes through the rows, once they are there; downloads have clocks of their own.
 
     Raises:
         DataError: the hub cannot be reached, or has no such data set, configuration or split.
@@ -32,14 +36,14 @@ def rows(
         raise _explained(error, identity, config, split) from error
     if limit is not None:
         loaded = loaded.select(range(min(limit, len(loaded))))
-    return dataset_rows(loaded)
+    return dataset_rows(loaded, each)
 
 
-def dataset_rows(dataset: Any) -> Iterator[Mapping[str, Any]]:
+def dataset_rows(dataset: Any, each: Each = iter) -> Iterator[Mapping[str, Any]]:
     """Rows of a ``datasets.Dataset``; class indices become the class names that it knows."""
     features: Mapping[str, Any] = dataset.features or {}
     namers = {name: _namer(feature) for name, feature in features.items()}
-    for row in dataset:
+    for row in each(dataset):
         yield {
             name: namer(plain(value)) if (namer := namers.get(name)) else plain(value)
             for name, value in row.items()

@@ -59,8 +59,8 @@ def fit(
     policy: str,
     *,
     bos: int | None = None,
-    closing: int | None = None,
     independent: bool = False,
+    frame: frozenset[int] = frozenset(),
 ) -> tuple[list[Example], Cut]:
     """An example as examples whose every root-to-leaf path has at most ``limit`` tokens.
 
@@ -74,10 +74,10 @@ def fit(
         limit: tokens.
         policy: one of :data:`POLICIES`.
         bos: ``left`` keeps this token where the root begins with it.
-        closing: ``right`` keeps this token where a shortened segment ended with it (an encoder's
-            separator; not a decoder's end of turn, which would teach it to stop in mid-sentence).
         independent: whether the loss takes each leaf by itself, so that ``right`` may leave one
             out whole; otherwise (a pair) the example is dropped when a segment would be empty.
+        frame: tokens around and between the texts of a pooled segment, which no cut removes; of
+            several texts the longest is shortened first.
 
     Returns:
         The examples, and what was lost.
@@ -95,7 +95,12 @@ def fit(
         return _windows(example, limit)
     if policy in ("refuse", "window"):
         raise _refusal(example, limit)
-    keep = _left(example, limit, bos) if policy == "left" else _right(example, limit, closing)
+    if _pooled(example):
+        keep: Mask | None = _framed(example, limit, policy, frame)
+    elif policy == "left":
+        keep = _left(example, limit, bos)
+    else:
+        keep = _right(example, limit)
     if keep is None:
         return _dropped(example)
     whole = all(keep[start:stop].any() for start, stop in _bounds(example))
@@ -150,6 +155,26 @@ def _window(example: Example, start: int, stop: int) -> Example:
     return replace(example, segments=(segment,), targets=targets)
 
 
+def _pooled(example: Example) -> bool:
+    """Whether targets read whole segments, none a place in them."""
+    return len(example.segments) == 1 and not any("position" in t for t in example.targets.values())
+
+
+def _framed(example: Example, limit: int, policy: str, frame: frozenset[int]) -> Mask | None:
+    """Shortens the texts between the frame's tokens, the longest first."""
+    tokens = example.segments[0].tokens
+    keep = np.ones(len(tokens), dtype=bool)
+    inside = np.flatnonzero(~np.isin(tokens, list(frame)))
+    runs = [list(run) for run in np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1)]
+    excess = len(tokens) - limit
+    if excess >= len(inside):
+        return None
+    for _ in range(excess):
+        longest = max(runs, key=len)
+        keep[longest.pop(0 if policy == "left" else -1)] = False
+    return keep
+
+
 def _left(example: Example, limit: int, bos: int | None) -> Mask | None:
     """Shortens roots; ``None`` where a root is too short to take up the whole excess."""
     keep = np.ones(example.size, dtype=bool)
@@ -169,17 +194,11 @@ def _left(example: Example, limit: int, bos: int | None) -> Mask | None:
     return keep
 
 
-def _right(example: Example, limit: int, closing: int | None) -> Mask:
+def _right(example: Example, limit: int) -> Mask:
     keep = np.ones(example.size, dtype=bool)
-    for segment, (start, stop), depth in zip(
-        example.segments, _bounds(example), _depths(example), strict=True
-    ):
+    for (start, stop), depth in zip(_bounds(example), _depths(example), strict=True):
         room = max(0, limit - (depth - (stop - start)))
-        if room >= stop - start:
-            continue
         keep[start + room : stop] = False
-        if room and closing is not None and segment.tokens[-1] == closing:
-            keep[start + room - 1], keep[stop - 1] = False, True
     return keep
 
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from luthier.core import cache
-from luthier.core.contracts import Codec, Objective
+from luthier.core.codec import Codec
+from luthier.core.contracts import Objective
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Origin, Record, Text
@@ -80,19 +81,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         DataError: a record without anything to learn, or too long under ``overlong: refuse``.
     """
     policy = objective.overlong if spec.overlong == "auto" else spec.overlong
-    settings = objective.config.model_dump(mode="json")
-    name = cache.key(
-        _CACHE_VERSION,
-        part.fingerprint,
-        sorted({record.origin.source for record in part.records}),  # examples name their rows
-        settings,
-        _own_source(objective),
-        codec.fingerprint(),
-        codec.max_length,
-        policy,
-        spec.malformed,
-    )
-    folder = cache.place("tokens", name)
+    folder = cache.place("tokens", _name(part, spec, objective, codec, policy))
     if (folder / COUNTS).is_file():
         counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
         return Encoded(ExampleStore.load(folder), counts)
@@ -105,7 +94,11 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         for example in _encoded(part.records, objective, codec, faults):
             try:
                 pieces, lost = fit(
-                    example, codec.max_length, policy, bos=codec.tokenizer.bos_token_id
+                    example,
+                    codec.max_length,
+                    policy,
+                    bos=codec.tokenizer.bos_token_id,
+                    frame=codec.frame,
                 )
             except DataError as error:
                 faults.extend(error.faults)
@@ -134,8 +127,23 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
     return Encoded(examples, counts)
 
 
+def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: str) -> str:
+    """Hash of all that decides which examples records become."""
+    return cache.key(
+        _CACHE_VERSION,
+        part.fingerprint,
+        sorted({record.origin.source for record in part.records}),  # examples name their rows
+        objective.config.model_dump(mode="json"),
+        _own_source(objective),
+        codec.fingerprint(),
+        codec.max_length,
+        policy,
+        spec.malformed,
+    )
+
+
 def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Part:
-    sources = read(value, limit=spec.limit, malformed=spec.malformed)
+    sources = read(value, limit=spec.limit, malformed=spec.malformed, timeout=spec.timeout)
     records: list[Record] = []
     formats, skipped = [], 0
     for source in sources:

@@ -36,6 +36,7 @@ from luthier.core.records import Origin, Row
 from luthier.data import files, hub
 from luthier.data.cells import plain
 from luthier.data.faults import FaultLog
+from luthier.data.patience import Watch, within
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<rest>[^:]+))?")
 
@@ -57,7 +58,9 @@ class Source:
     fingerprint: str
 
 
-def read(value: Any, *, limit: int | None = None, malformed: str = "refuse") -> list[Source]:
+def read(
+    value: Any, *, limit: int | None = None, malformed: str = "refuse", timeout: float = 300.0
+) -> list[Source]:
     """Reads whatever a recipe may name as data; see the table above.
 
     Args:
@@ -65,6 +68,7 @@ def read(value: Any, *, limit: int | None = None, malformed: str = "refuse") -> 
         limit: at most so many rows of each source; what lies beyond is not looked at.
         malformed: ``refuse`` raises on a row that cannot be read, ``skip`` leaves it out and
             returns its fault.
+        timeout: seconds to wait for a source that gives nothing.
 
     Returns:
         One source a file, a hub split or a list.
@@ -72,15 +76,18 @@ def read(value: Any, *, limit: int | None = None, malformed: str = "refuse") -> 
     Raises:
         DataError: every fault found (ten spelled out for each file), with its file and line.
     """
+    how = _How(limit, malformed, timeout)
     if isinstance(value, str | os.PathLike):
-        return _read_named(os.fspath(value), limit, malformed)
+        return _read_named(os.fspath(value), how)
+    if _is_dataset(value):
+        return [within(timeout, "memory", lambda watch: _read_dataset(value, how, watch))]
     if (rows := _frame_rows(value)) is not None:
-        return [_in_memory(rows, limit, malformed)]
+        return [_in_memory(rows, how)]
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         if all(isinstance(item, Mapping) for item in value):
-            return [_in_memory(value, limit, malformed)]
+            return [_in_memory(value, how)]
         if not any(isinstance(item, Mapping) for item in value):
-            return _read_each(value, limit, malformed)
+            return _read_each(value, how)
     raise DataError(
         f"data cannot be read from {_described(value)}",
         cure="give a path, a list of paths, a hub id (owner/name), a list of dicts, a pandas "
@@ -89,12 +96,23 @@ def read(value: Any, *, limit: int | None = None, malformed: str = "refuse") -> 
     )
 
 
-def _read_each(values: Iterable[Any], limit: int | None, malformed: str) -> list[Source]:
+@dataclass(frozen=True)
+class _How:
+    """What :func:`read` was told."""
+
+    limit: int | None
+    malformed: str
+    timeout: float
+
+
+def _read_each(values: Iterable[Any], how: _How) -> list[Source]:
     sources: list[Source] = []
     faults: list[Fault] = []
     for value in values:
         try:
-            sources.extend(read(value, limit=limit, malformed=malformed))
+            sources.extend(
+                read(value, limit=how.limit, malformed=how.malformed, timeout=how.timeout)
+            )
         except DataError as error:
             faults.extend(error.faults)
     if faults:
@@ -102,7 +120,7 @@ def _read_each(values: Iterable[Any], limit: int | None, malformed: str) -> list
     return sources
 
 
-def _read_named(name: str, limit: int | None, malformed: str) -> list[Source]:
+def _read_named(name: str, how: _How) -> list[Source]:
     path = Path(os.path.expanduser(name))
     try:
         there = path.exists()
@@ -115,40 +133,47 @@ def _read_named(name: str, limit: int | None, malformed: str) -> list[Source]:
             raise DataError(
                 f"the folder holds no data file ({files.SUFFIXES_SAID})", name, code="no-rows"
             )
-        return _read_each(inside, limit, malformed)
+        return _read_each(inside, how)
     if there:
-        return [_read_file(path, limit, malformed)]
+        return [within(how.timeout, str(path), lambda watch: _read_file(path, how, watch))]
     match = _HUB_ID.fullmatch(name)
     if match is None or files.supported(path):
         raise _no_such_file(name, path)
-    return [_read_hub(match["id"], match["rest"], limit, malformed)]
+    rest = match["rest"] or "train"
+    identity = match["id"]
+    named = f"{identity}:{rest}"
+    return [within(how.timeout, named, lambda watch: _read_hub(identity, rest, how, watch))]
 
 
-def _read_file(path: Path, limit: int | None, malformed: str) -> Source:
+def _read_file(path: Path, how: _How, watch: Watch) -> Source:
     name = str(path)
-    log = FaultLog(malformed)
+    log = FaultLog(how.malformed)
     try:
-        rows = tuple(_numbered(files.rows(path, log), name, limit))
-        with path.open("rb") as stream:
-            fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()
+        rows = tuple(_numbered(files.rows(path, log, watch), name, how.limit))
+        with watch.open(path) as stream:
+            fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", name, code="file") from error
     return _finished(name, rows, log, fingerprint)
 
 
-def _read_hub(identity: str, rest: str | None, limit: int | None, malformed: str) -> Source:
-    config, _, split = (rest or "train").rpartition("/")
-    name = f"{identity}:{rest or 'train'}"
-    log = FaultLog(malformed)
-    found = hub.rows(identity, config or None, split, limit)
-    rows = tuple(_numbered(enumerate(found, start=1), name, limit))
+def _read_hub(identity: str, rest: str, how: _How, watch: Watch) -> Source:
+    config, _, split = rest.rpartition("/")
+    name = f"{identity}:{rest}"
+    log = FaultLog(how.malformed)
+    found = hub.rows(identity, config or None, split, how.limit, watch.each)
+    rows = tuple(_numbered(enumerate(found, start=1), name, how.limit))
     return _finished(name, rows, log, _digest(rows))
 
 
-def _in_memory(values: Iterable[Any], limit: int | None, malformed: str) -> Source:
-    log = FaultLog(malformed)
+def _read_dataset(value: Any, how: _How, watch: Watch) -> Source:
+    return _in_memory(hub.dataset_rows(value, watch.each), how)
+
+
+def _in_memory(values: Iterable[Any], how: _How) -> Source:
+    log = FaultLog(how.malformed)
     cleaned = ((i, plain(dict(value))) for i, value in enumerate(values, start=1))
-    rows = tuple(_numbered(cleaned, "memory", limit))
+    rows = tuple(_numbered(cleaned, "memory", how.limit))
     return _finished("memory", rows, log, _digest(rows))
 
 
@@ -176,8 +201,8 @@ def _digest(rows: Sequence[Row]) -> str:
 
 
 def _frame_rows(value: Any) -> Iterable[Mapping[str, Any]] | None:
-    """Rows of a pandas frame or a ``Dataset``; neither library is imported to find out."""
-    pandas, datasets = sys.modules.get("pandas"), sys.modules.get("datasets")
+    """Rows of a pandas frame; the library is not imported to find out."""
+    pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
         if not value.columns.is_unique:
             raise DataError("the frame has two columns of one name", "memory", code="columns")
@@ -186,9 +211,12 @@ def _frame_rows(value: Any) -> Iterable[Mapping[str, Any]] | None:
             dict(zip(renamed.columns, row, strict=True))
             for row in renamed.itertuples(index=False, name=None)
         )
-    if datasets is not None and isinstance(value, datasets.Dataset | datasets.IterableDataset):
-        return hub.dataset_rows(value)
     return None
+
+
+def _is_dataset(value: Any) -> bool:
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(value, datasets.Dataset | datasets.IterableDataset)
 
 
 def _no_such_file(name: str, path: Path) -> DataError:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -12,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from luthier.core import cache
 from luthier.core.records import Example, Ints, Origin, Segment
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -67,22 +66,12 @@ class ExampleStore(Sequence[Example]):
 
     def save(self, folder: Path, beside: Mapping[str, str] | None = None) -> None:
         """Writes the arrays and files ``beside`` them, through a temporary folder and a rename."""
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        with cache.made(folder) as whole:
             for name, array in self.arrays.items():
-                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            (temporary / "sources.json").write_text(json.dumps(self.sources), encoding="utf-8")
+                np.save(whole / f"{name}.npy", array, allow_pickle=False)
+            (whole / "sources.json").write_text(json.dumps(self.sources), encoding="utf-8")
             for name, text in (beside or {}).items():
-                (temporary / name).write_text(text, encoding="utf-8")
-            try:
-                temporary.rename(folder)
-            except OSError:  # another rank or run made the same one first
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                (whole / name).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ExampleStore:

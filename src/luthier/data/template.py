@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from luthier.core.contracts import Piece
+from luthier.core.codec import Piece
 from luthier.core.errors import UserError
 from luthier.core.records import Turn
 from luthier.data import templates_default
@@ -60,6 +60,7 @@ class TokenizerCodec:
         self._max_length = max_length
         self._encoder = Encoder(tokenizer, self.counts)
         self._head, self._tail = _surroundings(tokenizer)
+        self._between, self._has_types = _between(tokenizer)
         bos = tokenizer.bos_token_id
         own_bos = bos is not None and bos in self._head
         chosen, said = templates_default.choose(tokenizer, template, writes_bos=own_bos)
@@ -94,6 +95,31 @@ class TokenizerCodec:
         if eos is not None and eos not in tail:
             tail = [*tail, eos]
         return self._checked([*self._head, *tokens, *tail])
+
+    def texts(self, text: str, pair: str | None = None) -> tuple[list[int], list[int] | None]:
+        """A text, or two, between the tokens that the tokenizer itself puts around and between.
+
+        Returns:
+            Token ids, and token type ids (0 for the first text, 1 for the second) where the
+            tokenizer gives its model any.
+        """
+        tokens, spelt = self._encoder.plain(text)
+        first = [*self._head, *tokens]
+        second: list[int] = []
+        if pair is not None:
+            other, more = self._encoder.plain(pair)
+            first, second, spelt = [*first, *self._between], other, spelt + more
+        self.counts.add("special_text", spelt)
+        whole = self._checked([*first, *second, *self._tail])
+        if not self._has_types:
+            return whole, None
+        split = len(first) if pair is not None else len(whole)
+        return whole, [0] * split + [1] * (len(whole) - split)
+
+    @property
+    def frame(self) -> frozenset[int]:
+        """Tokens that :meth:`texts` writes around and between texts; no text contains them."""
+        return frozenset((*self._head, *self._between, *self._tail))
 
     def dialogue(self, turns: Sequence[Turn]) -> list[Piece]:
         """A conversation as runs of tokens; an answer is an assistant's text and its end of turn.
@@ -255,6 +281,17 @@ def _surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
     raise AssertionError("a tokenizer whose special tokens change its text")
+
+
+def _between(tokenizer: Any) -> tuple[list[int], bool]:
+    """Ids between two texts, and whether the tokenizer tells their types."""
+    bare = tokenizer("x", add_special_tokens=False).input_ids
+    head, tail = _surroundings(tokenizer)
+    both = tokenizer("x", "x").input_ids
+    between = both[len(head) + len(bare) : len(both) - len(tail) - len(bare)]
+    if not between:  # a decoder's: two texts would run together
+        between = tokenizer("\n", add_special_tokens=False).input_ids
+    return between, "token_type_ids" in tokenizer.model_input_names
 
 
 def _variables(tokenizer: Any) -> dict[str, Any]:

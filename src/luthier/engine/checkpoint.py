@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from luthier.core import disk
 from luthier.core.errors import TrainingError
 from luthier.core.rundir import RunDir
 
 MANIFEST = "manifest.json"
+#: Ends of hidden names: what a save replaces until it is done, what retention deletes.
+OLD, GONE = ".old", ".gone"
+_FILES = {"weights.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"}
 
 
 @dataclass
@@ -57,49 +61,81 @@ class State:
     trend: dict[str, Any] = field(default_factory=dict)
 
 
-def save(
-    run: RunDir,
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps, held in memory until it is written.
+
+    Attributes:
+        step: its number.
+        files: name of each file of tensors -> its tensors, on the CPU.
+        rest: plain values, for ``state.json``.
+    """
+
+    step: int
+    files: Mapping[str, Mapping[str, Tensor]]
+    rest: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return sum(t.nbytes for tensors in self.files.values() for t in tensors.values())
+
+
+def capture(
     state: State,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     scaler: Mapping[str, Any],
-) -> Path:
-    """Writes ``checkpoints/step-…`` and returns it; an existing one of that step is replaced.
+    *,
+    copy: bool = True,
+) -> Snapshot:
+    """Everything that a checkpoint holds.
 
     Args:
-        run: the run folder.
         state: counters.
         parameters: name -> trained parameter.
         optimizer: its state is kept by parameter name.
         scaler: of float16 gradients; empty otherwise.
-
-    Raises:
-        TrainingError: there is no room for it, or it cannot be written.
+        copy: whether training may go on while it is written; without a copy it must wait.
     """
-    final = run.checkpoint(state.step)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
-    moments, numbers = _optimizer_state(optimizer, parameters)
+    weights = {name: _held(p.detach(), copy) for name, p in parameters.items()}
+    moments, numbers = _optimizer_state(optimizer, parameters, copy)
     files = {"weights": _untied(weights), "optimizer": moments, "random": _random_states()}
     rest = {"state": asdict(state), "optimizer": numbers, "scaler": dict(scaler)}
+    return Snapshot(state.step, files, rest)
+
+
+def write(run: RunDir, snapshot: Snapshot) -> Path:
+    """Writes ``checkpoints/step-…`` and returns it; an existing one of that step is replaced.
+
+    Raises:
+        DiskFullError: there is no room for it.
+        TrainingError: it cannot be written for another reason.
+    """
+    final = run.checkpoint(snapshot.step)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    cure = f"make room, then: luthier train --resume {run.path}"
     try:
         temporary.mkdir(parents=True)
-        _check_space(temporary, files.values())
-        for name, tensors in files.items():
-            save_file(tensors, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps(rest, indent=2), encoding="utf-8")
+        if snapshot.size > shutil.disk_usage(temporary).free:
+            raise disk.full(f"checkpoint '{final}'", temporary, snapshot.size, cure)
+        for name, tensors in snapshot.files.items():
+            save_file(dict(tensors), temporary / f"{name}.safetensors")
+        text = json.dumps(snapshot.rest, indent=2)
+        (temporary / "state.json").write_text(text, encoding="utf-8")
         sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         (temporary / MANIFEST).write_text(json.dumps(sums, indent=2), encoding="utf-8")
-        for path in temporary.iterdir():
+        for path in (*temporary.iterdir(), temporary):
             _flush(path)
         _put_in_place(temporary, final)
     # A full disk is a RuntimeError to torch and a SafetensorError to safetensors.
     except (OSError, RuntimeError, SafetensorError) as error:
+        if disk.is_full(error):
+            full = disk.full(f"checkpoint '{final}'", run.path, snapshot.size, cure)
+            raise full from error
         raise TrainingError(
-            f"checkpoint '{final}' cannot be written: {error}",
-            cure=f"make room, then: luthier train --resume {run.path}",
-            code="checkpoint",
+            f"checkpoint '{final}' cannot be written: {error}", cure=cure, code="checkpoint"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -107,16 +143,28 @@ def save(
 
 
 def load(
-    folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    moments: bool = True,
 ) -> tuple[State, dict[str, Any]]:
     """Puts a checkpoint back in place; returns its counters and the scaler's state.
+
+    Args:
+        folder: of the checkpoint.
+        parameters: name -> trained parameter.
+        optimizer: takes its state back.
+        moments: whether it does; not where it is another optimizer than the one that wrote it.
 
     Raises:
         TrainingError: the checkpoint is damaged or belongs to another model.
     """
     load_weights(folder, parameters)
     rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    _restore_optimizer(optimizer, parameters, load_file(folder / "optimizer.safetensors"), rest)
+    if moments:
+        tensors = load_file(folder / "optimizer.safetensors")
+        _restore_optimizer(optimizer, parameters, tensors, rest)
     _restore_random(load_file(folder / "random.safetensors"))
     state = State(**rest["state"])
     state.best = None if state.best is None else (state.best[0], int(state.best[1]))
@@ -133,7 +181,7 @@ def read_state(folder: Path) -> State:
         rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return State(**rest["state"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(folder, "state.json cannot be read") from error
+        raise damaged(folder, "state.json cannot be read") from error
 
 
 def load_weights(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -161,32 +209,37 @@ def verify(folder: Path) -> None:
     """
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, f"{MANIFEST} cannot be read") from error
-    for name, expected in sums.items():
+        named = set(sums)
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(folder, f"{MANIFEST} cannot be read") from error
+    if missing := sorted(_FILES - named):
+        raise damaged(folder, f"{MANIFEST} does not name {missing[0]}")
+    for name in sorted(named):
         path = folder / name
-        if not path.is_file() or _sha256(path) != expected:
-            raise _damaged(folder, f"{name} is not what was written")
+        try:
+            whole = path.is_file() and _sha256(path) == sums[name]
+        except OSError as error:  # a disk that no longer gives what it took
+            raise damaged(folder, f"{name} cannot be read: {error.strerror}") from error
+        if not whole:
+            raise damaged(folder, f"{name} is not what was written")
 
 
 def retain(run: RunDir, keep: int, best_step: int | None) -> None:
-    """Deletes old checkpoints but the newest ``keep`` and the best."""
-    saved = run.saved()
-    for step, folder in saved[:-keep]:
+    """Deletes old checkpoints but the newest ``keep`` and the best; steps alone decide.
+
+    Each is renamed first: one that is half deleted must not look like a checkpoint.
+    """
+    for step, folder in run.saved()[:-keep]:
         if step != best_step:
-            shutil.rmtree(folder)
-
-
-def _check_space(folder: Path, files: Iterable[Mapping[str, Tensor]]) -> None:
-    needed = sum(t.nbytes for tensors in files for t in tensors.values())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"it needs {needed / 2**20:,.0f} MB, and {free / 2**20:,.0f} MB are free")
+            gone = folder.with_name(f".{folder.name}{GONE}")
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+            shutil.rmtree(gone)
 
 
 def _put_in_place(temporary: Path, final: Path) -> None:
-    """Renames; what stood there is kept until that is done."""
-    old = final.with_name(f".{final.name}.old")
+    """Renames; what stood there is kept until that is done, see :mod:`luthier.engine.recover`."""
+    old = final.with_name(f".{final.name}{OLD}")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
@@ -195,12 +248,19 @@ def _put_in_place(temporary: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _damaged(folder: Path, how: str) -> TrainingError:
+def damaged(folder: Path, how: str) -> TrainingError:
+    """The error of a checkpoint that is not what was written."""
     return TrainingError(
         f"checkpoint '{folder}' is damaged: {how}",
-        cure="move it away; the run then continues from the one before",
+        cure="`luthier train --resume RUN` sets it aside and continues from the one before",
         code="damaged",
     )
+
+
+def _held(tensor: Tensor, copy: bool) -> Tensor:
+    """The tensor on the CPU, and where a copy is asked for, never the one that training changes."""
+    moved = tensor.cpu().contiguous()
+    return moved.clone() if copy and moved.data_ptr() == tensor.data_ptr() else moved
 
 
 def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -215,7 +275,7 @@ def _untied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer_state(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], copy: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by ``parameter/entry``, plain numbers beside them."""
     names = {id(p): name for name, p in parameters.items()}
@@ -225,7 +285,7 @@ def _optimizer_state(
         for entry, value in entries.items():
             key = f"{names[id(parameter)]}/{entry}"
             if isinstance(value, Tensor):
-                tensors[key] = value.detach().cpu().contiguous()
+                tensors[key] = _held(value.detach(), copy)
             else:
                 numbers[key] = value
     return tensors, numbers

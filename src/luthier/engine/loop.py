@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +22,15 @@ from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example
 from luthier.core.rundir import RunDir
-from luthier.engine import checkpoint, optim
+from luthier.engine import checkpoint, memory, optim
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
+from luthier.engine.recent import Recent
 from luthier.engine.trackers import Tracker
-from luthier.engine.watch import Stop, Trend, check_finite
+from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
+from luthier.engine.writer import Writer
 
+T = TypeVar("T")
 #: Makes a batch of examples on the training device.
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -41,7 +45,8 @@ class Data:
         step: the examples of step n (from 0), and their epoch.
         total: steps of the run.
         per_epoch: steps of one epoch.
-        cut: sizes in tokens to micro-batches of indices, a multiple of ranks.
+        cut: sizes in tokens and a token budget to micro-batches of indices, a multiple of ranks.
+        longest: tokens of the longest example, below which no budget can go.
         collate: examples to a batch on the device.
         empty: an example of one token and no target like the one given.
     """
@@ -51,7 +56,8 @@ class Data:
     step: Callable[[int], tuple[list[Example], int]]
     total: int
     per_epoch: int
-    cut: Callable[[Sequence[int]], list[list[int]]]
+    cut: Callable[[Sequence[int], int], list[list[int]]]
+    longest: int
     collate: Collate
     empty: Callable[[Example], Example]
 
@@ -84,7 +90,7 @@ class Loop:
         peak: the peak learning rate.
         trackers: where figures go.
         stop: whether somebody asked the run to stop.
-        state: where the run stands; a fresh one unless resumed.
+        state: where the run stands; a fresh one unless resumed. Its choices hold the token budget.
     """
 
     spec: TrainingSpec
@@ -112,25 +118,41 @@ class Loop:
         self._save_every = (
             self._validate_every if automatic else every(self.spec.save_every, total, total)
         )
-        self._trend, self._recent = Trend(), _Recent()
+        self._trend, self._recent = Trend(), Recent()
+        self._writer = Writer(self.run, self.spec.keep)
 
-    def resume(self, folder: Any) -> None:
-        """Continues from a checkpoint."""
-        self.state, scaler = checkpoint.load(folder, self.parameters, self.optimizer)
+    def resume(self, folder: Path, *, moments: bool = True) -> None:
+        """Continues from a checkpoint; without ``moments`` the optimizer begins afresh."""
+        self.state, scaler = checkpoint.load(
+            folder, self.parameters, self.optimizer, moments=moments
+        )
         self.backend.load_state(scaler)
         self._recent.load_state(self.state.recent)
         self._trend.load_state(self.state.trend)
+        if self.backend.main:  # a kill may have come between a save and its retention
+            best = self.state.best[1] if self.state.best else None
+            checkpoint.retain(self.run, self.spec.keep, best)
 
     def train(self) -> Literal["finished", "early", "stopped"]:
-        """Runs to the last step, an early stop, or a signal.
+        """Runs to the last step, an early stop, or a signal; every checkpoint is on disk then.
+
+        A signal during the last step stops nothing here, and is still there for whoever goes on.
 
         Raises:
-            TrainingError: loss or gradient not finite three times in a row.
+            TrainingError: loss or gradient not finite three times in a row, no memory or no room.
         """
+        with self._writer:
+            ended = self._train()
+        self.backend.barrier()
+        return ended
+
+    def _train(self) -> Literal["finished", "early", "stopped"]:
         self.models.policy.module.train()
-        if self._exhausted:  # stopped after early stopping had decided, before the result was kept
+        rule = self.spec.early_stopping
+        if exhausted(self.state, rule):  # it had decided, and the result was not kept
             return "early"
         while self.state.step < self.data.total:
+            self._writer.check()
             self._step()
             done = self.state.step
             last = done == self.data.total
@@ -139,9 +161,9 @@ class Loop:
             best = False
             if self.data.validation and (done % self._validate_every == 0 or last):
                 best = self._validate()
-            early = self._exhausted
-            stopped = self.backend.agree(self.stop.asked) and not last
-            wanted = best and self.spec.early_stopping is not None
+            early = exhausted(self.state, rule)
+            stopped = self.stop.together(self.backend) and not last
+            wanted = best and rule is not None
             if done % self._save_every == 0 or last or early or stopped or wanted:
                 self._save()
             if early or stopped:
@@ -153,13 +175,11 @@ class Loop:
         state, backend = self.state, self.backend
         examples, _ = self.data.step(state.step)
         sizes = [e.size for e in examples]
-        cuts = self.data.cut(sizes)
-        batches = [self._batch(examples, c) for c in cuts[backend.rank :: backend.ranks]]
-        torch.manual_seed(_step_seed(self.spec.seed, state.step, backend.rank))
         factor = optim.rate_factor(self.spec, state.step, self.data.total)
         rate = optim.set_rate(self.optimizer, self.peak, factor)
-        weights, sums = self._gradients(batches)
-        norm = backend.clip(self.optimizer, list(self.parameters.values()), self.spec.clip_norm)
+        weights, sums = self._within_memory(sizes, lambda: self._attempt(examples, sizes))
+        with memory.fatal("in the optimizer's update"):
+            norm = backend.clip(self.optimizer, list(self.parameters.values()), self.spec.clip_norm)
         # Taken together: every rank sees the same totals and the same norm.
         means = {n: s / weights[n] if weights[n] else 0.0 for n, s in backend.totals(sums).items()}
         loss, norm_value = math.fsum(means.values()), float(norm)
@@ -168,13 +188,47 @@ class Loop:
             state.skipped += 1
             healthy = False
         else:
-            healthy = check_finite(state, loss, norm_value, origins, self.run)
-        backend.update(self.optimizer, healthy=healthy)
+            healthy = check_finite(state, loss, norm_value, origins, self._last_saved)
+        with memory.fatal("in the optimizer's update"):
+            backend.update(self.optimizer, healthy=healthy)
         state.step += 1
         state.tokens += sum(sizes)
         seconds = time.perf_counter() - start
         state.seconds += seconds
         self._recent.add(loss, means, norm_value, rate, sum(sizes), seconds)
+
+    def _attempt(
+        self, examples: Sequence[Example], sizes: Sequence[int]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
+        backend, step = self.backend, self.state.step
+        self.optimizer.zero_grad(set_to_none=True)
+        cuts = self.data.cut(sizes, self.budget)
+        batches = [self._batch(examples, c) for c in cuts[backend.rank :: backend.ranks]]
+        torch.manual_seed(_step_seed(self.spec.seed, step, backend.rank))
+        return self._gradients(batches)
+
+    @property
+    def budget(self) -> int:
+        """Tokens of a micro-batch, as memory allows them."""
+        return int(self.state.choices["token_budget"])
+
+    def _within_memory(self, sizes: Sequence[int], work: Callable[[], T]) -> T:
+        """Does ``work``, again with half the token budget where memory ran out in it."""
+
+        def smaller(said: str) -> None:
+            before, longest = self.budget, self.data.longest
+            if self.backend.ranks > 1:
+                raise memory.on_several_ranks(self.run.path, before, longest, said)
+            budget = memory.halved(before, longest, self.data.cut, sizes, said)
+            self.state.choices["token_budget"] = budget
+            words = (
+                f"memory ran out after step {self.state.step}: {before:,} tokens in a micro-batch "
+                f"become {budget:,}, and the same rows are taken again"
+            )
+            self._log({"kind": "warning", "message": words, "token_budget": budget})
+
+        return memory.retried(work, smaller)
 
     def _gradients(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float]]:
         """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
@@ -202,10 +256,19 @@ class Loop:
         """Mean of each term over the held-out examples, and their sum."""
         module = self.models.policy.module
         module.eval()
+        sizes = [e.size for e in self.data.validation]
+        sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
+        module.train()
+        sums, weights = self.backend.totals(sums), self.backend.totals(weights)
+        means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
+        return math.fsum(means.values()), means
+
+    def _held_out(self, sizes: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
+        """Each term's sum and weight over this rank's part of the held-out examples."""
         sums: dict[str, float] = {}
         weights: dict[str, float] = {}
         held_out, backend = self.data.validation, self.backend
-        cuts = self.data.cut([e.size for e in held_out])
+        cuts = self.data.cut(sizes, self.budget)
         with torch.no_grad(), backend.arithmetic():
             for indices in cuts[backend.rank :: backend.ranks]:
                 batch = self._batch(held_out, indices)
@@ -213,10 +276,7 @@ class Loop:
                     weights[name] = weights.get(name, 0.0) + weight
                 for name, term in self.objective.loss(self.models, batch).items():
                     sums[name] = sums.get(name, 0.0) + float(term)
-        module.train()
-        sums, weights = backend.totals(sums), backend.totals(weights)
-        means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
-        return math.fsum(means.values()), means
+        return sums, weights
 
     def _validate(self) -> bool:
         """Logs the validation loss; whether it is the best so far."""
@@ -225,39 +285,27 @@ class Loop:
         warning = self._trend.add(self._recent.loss, loss)
         if warning:
             self._log({"kind": "warning", "message": warning})
-        return self._improved(loss if self._metric == "loss" else means[self._metric])
+        return improved(
+            self.state,
+            self.spec.early_stopping,
+            loss if self._metric == "loss" else means[self._metric],
+        )
 
     @property
     def _metric(self) -> str:
         return self.spec.early_stopping.metric if self.spec.early_stopping else "loss"
 
-    def _improved(self, figure: float) -> bool:
-        state, rule = self.state, self.spec.early_stopping
-        needed = rule.min_delta if rule else 0.0
-        if math.isfinite(figure) and (state.best is None or figure < state.best[0] - needed):
-            state.best, state.since_best = (figure, state.step), 0
-            return True
-        state.since_best += 1
-        return False
-
-    @property
-    def _exhausted(self) -> bool:
-        """Whether early stopping ends the run."""
-        rule = self.spec.early_stopping
-        return (
-            rule is not None
-            and self.state.best is not None
-            and self.state.since_best >= rule.patience
-        )
-
     def _save(self) -> None:
         self.state.recent, self.state.trend = self._recent.state(), self._trend.state()
         if self.backend.main:
             scaler = self.backend.state()
-            checkpoint.save(self.run, self.state, self.parameters, self.optimizer, scaler)
-            best = self.state.best[1] if self.state.best else None
-            checkpoint.retain(self.run, self.spec.keep, best)
-        self.backend.barrier()
+            self._writer.save(self.state, self.parameters, self.optimizer, scaler)
+
+    def _last_saved(self) -> Path | None:
+        """The newest checkpoint, once it is written."""
+        self._writer.wait()
+        saved = self.run.saved()
+        return saved[-1][1] if saved else None
 
     def _log_step(self) -> None:
         state = self.state
@@ -278,60 +326,6 @@ class Loop:
         if self.backend.main:
             for tracker in self.trackers:
                 tracker.log({**event, "step": self.state.step})
-
-
-class _Recent:
-    """Figures since the last log line."""
-
-    def __init__(self) -> None:
-        self.loss = math.nan
-        self._clear()
-
-    def _clear(self) -> None:
-        self._losses: list[float] = []
-        self._tokens, self._seconds = 0, 0.0
-
-    def add(
-        self,
-        loss: float,
-        terms: Mapping[str, float],
-        norm: float,
-        rate: float,
-        tokens: int,
-        seconds: float,
-    ) -> None:
-        self._losses.append(loss)
-        self._terms, self._norm, self._rate = dict(terms), norm, rate
-        self._tokens += tokens
-        self._seconds += seconds
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs of this object."""
-        return {
-            "loss": self.loss,
-            "losses": self._losses,
-            "tokens": self._tokens,
-            "seconds": self._seconds,
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
-        self.loss = state.get("loss", math.nan)
-        self._losses = list(state.get("losses", ()))
-        self._tokens, self._seconds = state.get("tokens", 0), state.get("seconds", 0.0)
-
-    def figures(self) -> dict[str, Any]:
-        """Mean loss and speed since the last line; the newest of everything else."""
-        self.loss = math.fsum(self._losses) / len(self._losses)
-        figures = {
-            "loss": self.loss,
-            "terms": self._terms,
-            "learning_rate": self._rate,
-            "grad_norm": self._norm,
-            "tokens_per_second": round(self._tokens / max(self._seconds, 1e-9), 1),
-        }
-        self._clear()
-        return figures
 
 
 def _step_seed(*key: int) -> int:

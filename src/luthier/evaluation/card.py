@@ -8,6 +8,9 @@ from typing import Any
 import yaml
 
 from luthier.core.rundir import RunDir, write_text
+from luthier.evaluation.report_classes import majority
+from luthier.models.heads import HEAD_FILE
+from luthier.models.load import read_note
 
 
 def write(run: RunDir) -> None:
@@ -42,11 +45,12 @@ def render(run: RunDir) -> str:
         "## Load",
         "",
         "```python",
-        *_loading(adapter),
+        *_loading(run, adapter),
         "```",
         "",
-        "The chat template is saved with the tokenizer. The full recipe is `recipe.yaml`, the",
-        "measurements are in `evaluation.json` and `report.html`.",
+        *_kept(run),
+        "The full recipe is `recipe.yaml`, the measurements are in `evaluation.json` and",
+        "`report.html`.",
         "",
     ]
     return "\n".join(lines)
@@ -69,6 +73,8 @@ def _figures(run: RunDir) -> list[str]:
         )
         p = "" if f["p_value"] is None else f"{f['p_value']:.4f}"
         lines.append(f"| {name} | {_cell(f['before'])} | {_cell(f['after'])} | {change} | {p} |")
+    if baseline := majority(found):
+        lines += ["", baseline]
     return [*lines, ""]
 
 
@@ -80,15 +86,50 @@ def _data(data: dict[str, Any]) -> list[str]:
     ]
 
 
-def _loading(adapter: bool) -> list[str]:
-    model = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
+def _loading(run: RunDir, adapter: bool) -> list[str]:
+    head = read_note(run.model).get("head")
+    if (run.model / HEAD_FILE).is_file():
+        assert head is not None
+        return _loading_pooled(adapter, head["pooling"])
+    task = "CausalLM" if head is None else "SequenceClassification"
+    model = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
+    more = f", num_labels={len(head['labels'])}" if adapter and head is not None else ""
     library = "peft" if adapter else "transformers"
     return [
         f"from {library} import {model}",
         "from transformers import AutoTokenizer",
-        f'model = {model}.from_pretrained("model")',
+        f'model = {model}.from_pretrained("model"{more})',
         'tokenizer = AutoTokenizer.from_pretrained("model")',
     ]
+
+
+def _loading_pooled(adapter: bool, pooling: str) -> list[str]:
+    """A linear head on pooled states, which no class of transformers has."""
+    model = "AutoPeftModelForFeatureExtraction" if adapter else "AutoModel"
+    pick = {"mean": "mean(1)", "first": "[:, 0]", "last": "[:, -1]"}[pooling]
+    library = "peft" if adapter else "transformers"
+    return [
+        f"from {library} import {model}",
+        "from safetensors.torch import load_file",
+        "from transformers import AutoTokenizer",
+        f'trunk = {model}.from_pretrained("model").eval()',
+        'tokenizer = AutoTokenizer.from_pretrained("model")',
+        f'head = load_file("model/{HEAD_FILE}")',
+        'tokens = tokenizer("a text", return_tensors="pt")',
+        f"pooled = trunk(**tokens).last_hidden_state{'.' if '(' in pick else ''}{pick}",
+        'logits = pooled @ head["weight"].T + head["bias"]',
+    ]
+
+
+def _kept(run: RunDir) -> list[str]:
+    head = read_note(run.model).get("head")
+    if head is None:
+        return ["The chat template is saved with the tokenizer.", ""]
+    names = ", ".join(f"`{name}`" for name in head["labels"][:12])
+    more = len(head["labels"]) - 12
+    if head["problem_type"] == "regression":
+        return ["It gives one number.", ""]
+    return [f"Classes, in order: {names}{f' and {more} more' if more > 0 else ''}.", ""]
 
 
 def _cell(value: float | None) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.core.contracts import Metric
-from luthier.core.records import Example, Scored
+from luthier.core.records import Batch, Example, Floats, Origin, Scored, Segment
 from luthier.data.batching import collate, micro_batches, move
+from luthier.data.length import fit
 from luthier.evaluation.questions import Question
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 
 #: Tokens of a micro-batch without gradients.
@@ -29,25 +32,120 @@ def measure(metrics: Sequence[Metric], scored: Sequence[Scored]) -> None:
 def score_losses(model: CausalModel, examples: Sequence[Example], codec: Any) -> list[Scored]:
     """Losses of every target of every example, in order."""
     results: dict[int, Scored] = {}
+    for indices, batch in _batches(model, examples):
+        logprobs, correct = model.logprobs(batch, model.hidden(batch))
+        owner = batch.targets["lm"]["example"]
+        for number, index in enumerate(indices):
+            mine = owner == number
+            results[index] = Scored(
+                origin=examples[index].origin,
+                losses=-logprobs[mine].float().cpu().numpy(),
+                correct=correct[mine].cpu().numpy(),
+                bytes=spelled(examples[index], codec),
+            )
+    return [results[i] for i in range(len(examples))]
+
+
+def score_classes(
+    model: ClassifierModel, examples: Sequence[Example], texts: Sequence[str] = ()
+) -> list[Scored]:
+    """A classifier's probabilities (or number) of every example, in order.
+
+    Args:
+        model: the classifier.
+        examples: one text or pair each; without rows in their table where no label is known.
+        texts: what a person reads, one an example, or none.
+    """
+    results: dict[int, Scored] = {}
+    for indices, batch in _batches(model, examples):
+        segments = torch.arange(len(indices), device=model.device)
+        pooled = model.pooled(batch, model.hidden(batch), segments)
+        scores = model.outputs("classification", pooled).float().cpu()
+        if model.problem_type != "regression":
+            several = model.problem_type == "multi_label"
+            scores = scores.sigmoid() if several else scores.softmax(-1)
+        for number, index in enumerate(indices):
+            label = _label(model, examples[index])
+            results[index] = Scored(
+                origin=examples[index].origin,
+                prompt=texts[index] if texts else None,
+                answer=in_words(model, scores[number].numpy()),
+                references=() if label is None else (_named(model, label),),
+                probabilities=scores[number].numpy(),
+                label=label,
+            )
+    return [results[i] for i in range(len(examples))]
+
+
+def score_texts(
+    model: ClassifierModel, texts: Sequence[str | tuple[str, str]], codec: Any
+) -> list[Scored]:
+    """A classifier's probabilities (or number) of texts without a label, in order.
+
+    What is longer than the context loses its end.
+    """
+    if not texts:
+        return []
+    examples = []
+    for line, text in enumerate(texts, 1):
+        tokens, types = codec.texts(*((text,) if isinstance(text, str) else text))
+        token_types = None if types is None else np.array(types, dtype=np.int64)
+        segment = Segment(np.array(tokens, dtype=np.int64), token_types=token_types)
+        nothing = np.zeros(0, dtype=np.int64)
+        table = {"segment": nothing, "label": nothing}
+        example = Example((segment,), {"classification": table}, Origin("prompt", line))
+        [fitted], _ = fit(example, codec.max_length, "right", frame=codec.frame)
+        examples.append(fitted)
+    said = [text if isinstance(text, str) else "\n".join(text) for text in texts]
+    return score_classes(model, examples, said)
+
+
+def in_words(model: ClassifierModel, found: Floats) -> str:
+    """What a classifier says: a class, the classes above one half, or a number."""
+    if model.problem_type == "regression":
+        return _named(model, float(found[0]))
+    if model.problem_type == "multi_label":
+        return _named(model, tuple(int(i) for i in np.flatnonzero(found > 0.5)))
+    return _named(model, int(found.argmax()))
+
+
+def likeliest(scored: Scored) -> float:
+    """The probability of the likeliest class."""
+    assert scored.probabilities is not None
+    return round(float(scored.probabilities.max()), 4)
+
+
+def _named(model: ClassifierModel, label: int | tuple[int, ...] | float) -> str:
+    if isinstance(label, tuple):
+        return ", ".join(model.labels[i] for i in label) or "(none)"
+    return model.labels[label] if isinstance(label, int) else f"{label:.4g}"
+
+
+def _label(model: ClassifierModel, example: Example) -> int | tuple[int, ...] | float | None:
+    column = example.targets["classification"]["label"]
+    if not len(column):
+        return None
+    if model.problem_type == "regression":
+        return float(column[0])
+    if model.problem_type == "multi_label":
+        return tuple(int(i) for i in np.flatnonzero(column[0]))
+    return int(column[0])
+
+
+def _batches(
+    model: CausalModel | ClassifierModel, examples: Sequence[Example]
+) -> Iterator[tuple[list[int], Batch]]:
+    """Micro-batches in evaluation mode, without gradients."""
     sizes = [example.size for example in examples]
     was_training = model.module.training
     model.module.eval()
-    with torch.no_grad():
-        for indices in micro_batches(sizes, max(_TOKENS, *sizes)):
-            chosen = [examples[i] for i in indices]
-            batch = move(collate(chosen), model.device)
-            logprobs, correct = model.logprobs(batch, model.hidden(batch))
-            owner = batch.targets["lm"]["example"]
-            for number, index in enumerate(indices):
-                mine = owner == number
-                results[index] = Scored(
-                    origin=examples[index].origin,
-                    losses=-logprobs[mine].float().cpu().numpy(),
-                    correct=correct[mine].cpu().numpy(),
-                    bytes=spelled(examples[index], codec),
-                )
-    model.module.train(was_training)
-    return [results[i] for i in range(len(examples))]
+    try:
+        with torch.no_grad():
+            for indices in micro_batches(sizes, max(_TOKENS, *sizes)):
+                chosen = [examples[i] for i in indices]
+                yield indices, move(collate(chosen, **model.layout), model.device)
+    finally:
+        model.module.train(was_training)
 
 
 def spelled(example: Example, codec: Any) -> int:
@@ -74,6 +172,8 @@ def _carries(scored: Scored, need: str) -> bool:
     if need == "answers":
         return scored.answer is not None and bool(scored.references)
     if need == "classes":
-        return scored.probabilities is not None
+        return scored.probabilities is not None and isinstance(scored.label, int | tuple)
+    if need == "numbers":
+        return scored.probabilities is not None and isinstance(scored.label, float)
     assert need == "losses", f"a metric needs '{need}', which no evaluation gives"
     return scored.losses is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.core.records import Conversation, Example, Origin, Record, Turn
+from luthier.core.records import Conversation, Example, Labelled, Origin, Record, Text, Turn
 
 #: Of raw text, how much is shown as a prompt, in tokens.
 _OPENING = 48
@@ -48,6 +48,14 @@ def questions(
     return [_opening(long[i * len(long) // taken], codec) for i in range(taken)]
 
 
+def own_questions(prompts: Sequence[str], codec: Any) -> list[Question]:
+    """The user's own prompts, each a user turn of its own."""
+    return [
+        Question(text, codec.prompt((Turn("user", text),)), (), Origin("evaluation.prompts", line))
+        for line, text in enumerate(prompts, 1)
+    ]
+
+
 def _asked(record: Conversation, codec: Any) -> Question | None:
     last = max((i for i, t in enumerate(record.turns) if t.role == "assistant"), default=None)
     if not last:
@@ -60,6 +68,15 @@ def _asked(record: Conversation, codec: Any) -> Question | None:
 def _opening(example: Example, codec: Any) -> Question:
     tokens = example.segments[0].tokens[:_OPENING].tolist()
     return Question(codec.decode(tokens), tokens, (), example.origin)
+
+
+def spoken(record: Record) -> str:
+    """A record's text as a person reads it."""
+    if isinstance(record, Labelled):
+        return record.text if record.pair is None else f"{record.text}\n{record.pair}"
+    if isinstance(record, Conversation):
+        return _spoken(record.turns)
+    return record.text if isinstance(record, Text) else ""
 
 
 def _spoken(turns: Sequence[Turn]) -> str:

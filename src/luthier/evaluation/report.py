@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from luthier.core.rundir import RunDir, write_text
+from luthier.evaluation import report_classes
 from luthier.evaluation import report_words as words
 from luthier.evaluation.report_data import Contents, Fields, mapping, number, read
 from luthier.evaluation.report_plots import Chart, Series, chart
@@ -63,7 +64,19 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt and its answers."""
+    """One prompt and its answers; of a classifier, one text and its labels.
+
+    Attributes:
+        prompt: what was asked.
+        reference: the right answer, where one is known.
+        before: answer before training, where one was given.
+        after: answer after.
+        origin: where the row stood.
+        matches: whether the answer after is the reference.
+        labelled: whether answers are labels, each right or wrong.
+        before_sure: probability of the label before, in words.
+        after_sure: the same after.
+    """
 
     prompt: str
     reference: str | None
@@ -71,6 +84,9 @@ class Sample:
     after: str | None
     origin: str
     matches: bool
+    labelled: bool
+    before_sure: str
+    after_sure: str
 
 
 def write(run: RunDir, *, finishing: bool = False) -> Path:
@@ -110,7 +126,8 @@ def render(run: RunDir, *, finishing: bool = False) -> str:
 
 def _context(run: Contents) -> dict[str, Any]:
     verdicts = words.verdicts(run.evaluation)
-    samples = [_sample(fields) for fields in run.samples]
+    classes = report_classes.classes(run.evaluation)
+    samples = [_sample(fields, classes) for fields in run.samples]
     return {
         "run": run,
         "subtitle": _subtitle(run.settings),
@@ -119,6 +136,8 @@ def _context(run: Contents) -> dict[str, Any]:
         "caution": words.caution(run.evaluation),
         "notices": _notices(run),
         "verdicts": verdicts,
+        "classes": classes,
+        "majority": report_classes.majority(run.evaluation),
         "facts": _facts(run),
         "charts": _charts(run),
         "open_samples": samples[:OPEN_SAMPLES],
@@ -167,6 +186,9 @@ def _notices(run: Contents) -> list[Notice]:
         last = run.steps[-1]["step"] if run.steps else None
         where = f"Its last logged step is {last:,}." if last else "It has logged no step."
         notices.append(Notice("This run is not finished.", f"{where} The page shows what exists."))
+    if report_classes.no_better(run.evaluation):
+        text = "Accuracy is not shown to be better than always saying the most frequent class."
+        notices.append(Notice(text, report_classes.majority(run.evaluation)))
     notices += [Notice(problem[0].upper() + problem[1:] + ".") for problem in run.problems]
     seen: dict[str, list[Any]] = {}
     for event in run.warnings:
@@ -247,10 +269,17 @@ def _points(events: list[Fields], *path: str) -> list[tuple[float, float]]:
     return points
 
 
-def _sample(fields: Fields) -> Sample:
+def _sample(fields: Fields, classes: report_classes.Classes | None) -> Sample:
     def text(key: str) -> str | None:
         value = fields.get(key)
         return None if value is None else str(value)
+
+    def sure(key: str) -> str:
+        share = number(fields.get(key))
+        # Several labels have a probability each; one figure would say nothing of the set.
+        if share is None or classes is None or classes.several:
+            return ""
+        return f"{words.percent(share)} sure"
 
     reference, after = text("reference"), text("after")
     return Sample(
@@ -260,6 +289,9 @@ def _sample(fields: Fields) -> Sample:
         after=after,
         origin=text("origin") or "",
         matches=reference is not None and after is not None and reference.strip() == after.strip(),
+        labelled=classes is not None and reference is not None,
+        before_sure=sure("before_probability"),
+        after_sure=sure("after_probability"),
     )
 
 

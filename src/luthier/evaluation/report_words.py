@@ -26,6 +26,16 @@ MEANINGS = {
     "chrf": ("chrF", "Character runs shared with the reference, 0 to 100"),
     "chrf_pp": ("chrF++", "Character and word runs shared, 0 to 100"),
     "accuracy": ("Accuracy", "Share of rows labelled right, 0 to 1"),
+    "f1_macro": ("Macro F1", "Precision and recall in one; every class counts alike, 0 to 1"),
+    "f1_weighted": ("Weighted F1", "The same; every class counts by its rows"),
+    "precision_macro": ("Macro precision", "Of what is said to be a class, how much is"),
+    "precision_weighted": ("Weighted precision", "The same; every class counts by its rows"),
+    "recall_macro": ("Macro recall", "Of what is truly a class, how much is found"),
+    "recall_weighted": ("Weighted recall", "The same; every class counts by its rows"),
+    "mean_squared_error": ("Mean squared error", "Miss of the number, squared; large ones tell"),
+    "mean_absolute_error": ("Mean absolute error", "How far off the number is on average"),
+    "pearson": ("Pearson’s r", "Whether predictions rise with the truth, −1 to 1"),
+    "r2": ("R²", "Share of the variation explained; 0 is always saying the mean"),
 }
 
 
@@ -43,7 +53,8 @@ class Verdict:
     """One row of the before-and-after table, ready to print.
 
     Attributes:
-        label: name of the figure.
+        name: the figure's key in the file.
+        label: its name in words.
         meaning: what it measures; empty where unknown.
         direction: which way is good.
         before: value before training.
@@ -57,6 +68,7 @@ class Verdict:
         rows: examples that counted, where known.
     """
 
+    name: str
     label: str
     meaning: str
     direction: str
@@ -117,6 +129,19 @@ def signed(*values: float | None) -> list[str]:
         return [f"+{figure(value)}" if (value or 0) > 0 else figure(value) for value in values]
     places = max(0, 2 - math.floor(math.log10(largest)))
     return ["–" if value is None else f"{value:+,.{places}f}".replace("-", "−") for value in values]
+
+
+def percent(share: float) -> str:
+    """A share as ``1.3 %``; all and nothing are said of nothing less.
+
+    >>> [percent(x) for x in (0.01299, 0.92, 1.0, 0.99999, 0.00001, 0.0)]
+    ['1.3 %', '92 %', '100 %', 'over 99.9 %', 'under 0.1 %', '0 %']
+    """
+    if 0.9995 <= share < 1:
+        return "over 99.9 %"
+    if 0 < share < 0.0005:
+        return "under 0.1 %"
+    return f"{_trim(f'{100 * share:.1f}')} %"
 
 
 def chance(p: float | None) -> str:
@@ -237,6 +262,7 @@ def _verdict(name: str, fields: Fields) -> Verdict:
     difference, low, high = signed(change, *(interval or (None, None)))
     rows = number(fields.get("rows"))
     return Verdict(
+        name=name,
         label=label,
         meaning=meaning,
         direction="lower is better" if _lower(fields) else "higher is better",

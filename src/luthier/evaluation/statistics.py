@@ -6,7 +6,8 @@ Shapes: ``n`` examples, ``k`` figures a row, ``R`` resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import NormalDist
 from typing import TypedDict
 
@@ -70,40 +71,62 @@ def compare(
         A comparison a name, ready for JSON.
     """
     before_rows, after_rows = before.rows(), after.rows()
+    kind = type(after)
     found: dict[str, Comparison] = {}
-    for name in type(after).names:
-
-        def reduce(totals: Array, name: str = name) -> Array:
-            return after.reduce(name, totals)
-
-        found[name] = _compare(
-            before_rows[name],
-            after_rows[name],
-            reduce,
-            higher=type(after).higher_is_better,
+    for names in _sharing(kind.names, before_rows, after_rows):
+        compared = _compare(
+            before_rows[names[0]],
+            after_rows[names[0]],
+            [partial(after.reduce, name) for name in names],
+            higher=kind.higher_is_better,
             resamples=resamples,
             seed=seed,
         )
-    return found
+        found |= zip(names, compared, strict=True)
+    return {name: found[name] for name in kind.names}
+
+
+def _sharing(
+    names: Sequence[str], before: Mapping[str, Array], after: Mapping[str, Array]
+) -> list[list[str]]:
+    """Names whose rows are one array on both sides: they are drawn and summed once."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        groups.setdefault((id(before[name]), id(after[name])), []).append(name)
+    return list(groups.values())
 
 
 def _compare(
-    before: Array, after: Array, reduce: Reduce, *, higher: bool, resamples: int, seed: int
-) -> Comparison:
+    before: Array,
+    after: Array,
+    reduces: Sequence[Reduce],
+    *,
+    higher: bool,
+    resamples: int,
+    seed: int,
+) -> list[Comparison]:
     assert before.shape == after.shape, "the two models were scored on different examples"
-    values = [float(reduce(rows.sum(axis=0))) for rows in (before, after)]
-    intervals = bootstrap(before, after, reduce, resamples=resamples, seed=seed)
-    return Comparison(
-        before=_finite(values[0]),
-        after=_finite(values[1]),
-        difference=_finite(values[1] - values[0]),
-        interval=_pair(intervals[2]),
-        before_interval=_pair(intervals[0]),
-        after_interval=_pair(intervals[1]),
-        p_value=_finite(randomisation(before, after, reduce, resamples=resamples, seed=seed)),
-        higher_is_better=higher,
-        rows=int(np.count_nonzero(np.any((before != 0) | (after != 0), axis=1))),
-    )
+    rows = int(np.count_nonzero(np.any((before != 0) | (after != 0), axis=1)))
+    intervals = _bootstraps(before, after, reduces, resamples=resamples, seed=seed)
+    chances = _randomisations(before, after, reduces, resamples=resamples, seed=seed)
+    first, second = before.sum(axis=0), after.sum(axis=0)
+    found = []
+    for reduce, interval, p_value in zip(reduces, intervals, chances, strict=True):
+        values = float(reduce(first)), float(reduce(second))
+        found.append(
+            Comparison(
+                before=_finite(values[0]),
+                after=_finite(values[1]),
+                difference=_finite(values[1] - values[0]),
+                interval=_pair(interval[2]),
+                before_interval=_pair(interval[0]),
+                after_interval=_pair(interval[1]),
+                p_value=_finite(p_value),
+                higher_is_better=higher,
+                rows=rows,
+            )
+        )
+    return found
 
 
 def bootstrap(
@@ -126,17 +149,34 @@ def bootstrap(
         Intervals of the first, of the second, and of second minus first: ``(low, high)``, NaN
         where fewer than two examples stand behind it or too many draws have no value.
     """
+    (intervals,) = _bootstraps(before, after, [reduce], resamples=resamples, seed=seed)
+    return intervals
+
+
+def _bootstraps(
+    before: Array, after: Array, reduces: Sequence[Reduce], *, resamples: int, seed: int
+) -> list[tuple[Interval, Interval, Interval]]:
+    """:func:`bootstrap` of several figures of the same rows, on the same draws."""
     n, k = before.shape
     if n < 2:
         nothing = (math.nan, math.nan)
-        return nothing, nothing, nothing
+        return [(nothing, nothing, nothing)] * len(reduces)
     rng = np.random.default_rng(seed)
     both = np.hstack([before, after])
-    totals = np.vstack([_counts(rng, size, n) @ both for size in _chunks(resamples, n)])
-    first, second = reduce(totals[:, :k]), reduce(totals[:, k:])
+    values = np.empty((len(reduces), 2, resamples))
+    at = 0
+    for size in _chunks(resamples, n):
+        totals = _counts(rng, size, n) @ both
+        for i, reduce in enumerate(reduces):
+            values[i, 0, at : at + size] = reduce(totals[:, :k])
+            values[i, 1, at : at + size] = reduce(totals[:, k:])
+        at += size
     with np.errstate(invalid="ignore"):
-        difference = second - first
-    return _percentiles(first), _percentiles(second), _percentiles(difference)
+        differences = values[:, 1] - values[:, 0]
+    return [
+        (_percentiles(first), _percentiles(second), _percentiles(difference))
+        for (first, second), difference in zip(values, differences, strict=True)
+    ]
 
 
 def randomisation(
@@ -159,31 +199,47 @@ def randomisation(
     Returns:
         The p-value; NaN where the difference itself has no finite value.
     """
+    (p_value,) = _randomisations(before, after, [reduce], resamples=resamples, seed=seed)
+    return p_value
+
+
+def _randomisations(
+    before: Array, after: Array, reduces: Sequence[Reduce], *, resamples: int, seed: int
+) -> list[float]:
+    """:func:`randomisation` of several figures of the same rows, with the same swaps."""
     first, second = before.sum(axis=0), after.sum(axis=0)
-    observed = abs(float(reduce(second) - reduce(first)))
-    if not math.isfinite(observed):
-        return math.nan
     # Swapping equal rows changes nothing: only pairs that differ are drawn for.
     moved = (after - before)[np.any(before != after, axis=1)]
     pairs = len(moved)
-    if pairs == 0:
-        return 1.0
+    values = np.array([[float(reduce(first)), float(reduce(second))] for reduce in reduces])
+    with np.errstate(invalid="ignore"):
+        observed = np.abs(values[:, 1] - values[:, 0])
+    known = np.isfinite(observed)
+    if pairs == 0 or not known.any():
+        return [1.0 if finite else math.nan for finite in known]
     # Sums in another order differ in the last digits; a tie must still count as one.
-    bar = observed - 1e-9 * max(observed, abs(float(reduce(first))), abs(float(reduce(second))))
+    with np.errstate(invalid="ignore"):
+        bars = observed - 1e-9 * np.max(np.abs(values), axis=1)
 
-    def extreme(swaps: Array) -> int:
+    def extreme(swaps: Array) -> npt.NDArray[np.int64]:
         shift = swaps @ moved
+        one, other = first + shift, second - shift
         with np.errstate(invalid="ignore"):
-            gap = np.abs(reduce(second - shift) - reduce(first + shift))
-        return int(np.count_nonzero(gap >= bar))
+            gaps = np.array([np.abs(reduce(other) - reduce(one)) for reduce in reduces])
+            return np.asarray(np.count_nonzero(gaps >= bars[:, None], axis=1))
 
     if pairs <= EXACT_PAIRS:
         every = (np.arange(2**pairs)[:, None] >> np.arange(pairs)) & 1
-        return extreme(every.astype(np.float64)) / float(2**pairs)
-    # A stream of its own, so that the swaps do not repeat the bootstrap's draws.
-    rng = np.random.default_rng([seed, 1])
-    count = sum(extreme(_swaps(rng, size, pairs)) for size in _chunks(resamples, pairs))
-    return (count + 1) / (resamples + 1)
+        shares = extreme(every.astype(np.float64)) / float(2**pairs)
+    else:
+        # A stream of its own, so that the swaps do not repeat the bootstrap's draws.
+        rng = np.random.default_rng([seed, 1])
+        found = [extreme(_swaps(rng, size, pairs)) for size in _chunks(resamples, pairs)]
+        counts = np.sum(found, axis=0)
+        shares = (counts + 1) / (resamples + 1)
+    return [
+        float(share) if finite else math.nan for share, finite in zip(shares, known, strict=True)
+    ]
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:

@@ -81,7 +81,7 @@ def export(
         loaded = load(str(found.path))
         prompts = _golden.prompts(found, loaded)
         say(f"computing {len(prompts)} golden prompts with the run's own model")
-        expected = [_golden.logits(loaded.model.module, prompt) for prompt in prompts]
+        expected = [_golden.answer(loaded.model, prompt) for prompt in prompts]
         say(f"writing {folder}")
         target.write(found, loaded, temporary)
         del loaded

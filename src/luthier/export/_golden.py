@@ -6,12 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from luthier.core.records import Turn
+from luthier.core.records import Example, Origin, Segment, Turn
 from luthier.core.rundir import RunDir, read_lines
+from luthier.data.batching import collate
 from luthier.data.template import TokenizerCodec
+from luthier.models.heads import ClassifierModel
+from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded
 
 #: Asked where a run kept no samples.
@@ -34,11 +38,31 @@ def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
     ]
     limit = min(_LENGTH, loaded.context)
     codec = TokenizerCodec(loaded.tokenizer, max_length=limit)
+    if loaded.head is not None:
+        texts = [question for question, _ in kept or _BUILT_IN]
+        return [codec.texts(text)[0][:limit] for text in texts]
     made = []
     for question, answer in kept or _BUILT_IN:
         answered = loaded.tokenizer(answer, add_special_tokens=False).input_ids
         made.append([*codec.prompt((Turn("user", question),)), *answered][:limit])
     return made
+
+
+def answer(model: CausalModel | ClassifierModel, prompt: Sequence[int]) -> Tensor:
+    """A model's logits on a prompt: of every token, or of its classes."""
+    if isinstance(model, ClassifierModel):
+        return class_logits(model, prompt)
+    return logits(model.module, prompt)
+
+
+def class_logits(model: ClassifierModel, prompt: Sequence[int]) -> Tensor:
+    """``[1, K]`` of a classifier, one prompt at a time."""
+    example = Example((Segment(np.array(prompt, dtype=np.int64)),), {}, Origin("golden prompt", 1))
+    batch = collate([example], layout="padded", **model.layout)
+    model.module.eval()
+    with torch.no_grad():
+        pooled = model.pooled(batch, model.hidden(batch), torch.zeros(1, dtype=torch.long))
+        return model.outputs("classification", pooled).float()
 
 
 def logits(module: Any, prompt: Sequence[int]) -> Tensor:

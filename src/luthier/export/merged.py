@@ -15,6 +15,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
+from luthier.models import heads
 from luthier.models.load import Loaded, read_note, save_note
 
 #: Merging in float32 rounds each weight once.
@@ -39,9 +40,19 @@ def write(run: RunDir, loaded: Loaded, folder: Path) -> None:
 
 
 def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """What plain transformers computes from the folder."""
-    from transformers import AutoModelForCausalLM
+    """What plain transformers computes from the folder; a linear head on a trunk is ours."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    if (folder / heads.HEAD_FILE).is_file():
+        model = heads.ClassifierModel(heads.PooledClassifier.from_pretrained(folder))
+        return [_golden.class_logits(model, prompt) for prompt in prompts]
+    if read_note(folder).get("head") is not None:
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        classifier.eval()
+        with torch.no_grad():
+            return [classifier(torch.tensor([list(p)])).logits.float() for p in prompts]
     module = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )

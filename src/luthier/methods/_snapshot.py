@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,36 @@ from torch import Tensor, nn
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter of everything that is trained."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the submodules that are a fresh head, always trained in full; often none."""
+    return tuple(getattr(model, "head_names", ()))
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The model with the adapter of a continued run, where it has one, added to its weights."""
+    merge = getattr(model, "merge_and_unload", None)
+    if callable(merge):
+        heads = head_names(model)
+        plain: nn.Module = merge()
+        if heads:
+            plain.head_names = heads  # type: ignore[assignment]
+        return plain
+    trunk = getattr(model, "trunk", None)
+    if isinstance(trunk, nn.Module) and head_names(model):
+        model.trunk = merged(trunk)
+    return model
+
+
+def reloaded(model: nn.Module, folder: Path) -> nn.Module:
+    """Full weights from a folder, as a model of the same class and dtype."""
+    loaded: Any = type(model).from_pretrained(  # type: ignore[attr-defined]
+        folder, dtype=next(model.parameters()).dtype
+    )
+    if heads := head_names(model):
+        loaded.head_names = heads
+    return loaded  # type: ignore[no-any-return]
 
 
 class Snapshot:

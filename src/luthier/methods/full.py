@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
-from luthier.methods._snapshot import Snapshot, groups_by_decay
+from luthier.methods._snapshot import Snapshot, groups_by_decay, merged, reloaded
 
 
 class Config(KindConfig):
@@ -34,8 +34,7 @@ class Method:
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """All parameters trainable, the adapter of a continued run merged first."""
-        merge = getattr(model, "merge_and_unload", None)
-        plain: nn.Module = merge() if callable(merge) else model
+        plain = merged(model)
         for parameter in plain.parameters():
             parameter.requires_grad_(True)
         return plain
@@ -65,10 +64,7 @@ class Method:
 
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved weights on a model of the same architecture."""
-        loaded: nn.Module = type(model).from_pretrained(  # type: ignore[attr-defined]
-            folder, dtype=next(model.parameters()).dtype
-        )
-        return loaded
+        return reloaded(model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """Already plain."""

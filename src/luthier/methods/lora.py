@@ -19,7 +19,8 @@ from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
 from luthier.core.errors import RecipeError
-from luthier.methods._snapshot import Snapshot, groups_by_decay
+from luthier.methods._low_rank import fuse
+from luthier.methods._snapshot import Snapshot, groups_by_decay, head_names
 
 
 class Config(KindConfig):
@@ -55,17 +56,30 @@ class Method:
         return None
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """The model with adapters on its target matrices, and nothing else trainable.
+        """The model with adapters on its target matrices, and nothing else but a head trainable.
 
         Raises:
             RecipeError: no module matches, or the run continues an adapter of another shape.
         """
-        from peft import PeftModel, get_peft_model
+        from peft import PeftModel
 
-        if isinstance(model, PeftModel):
-            return self._continue(model)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        inner = _inner(model)
+        if isinstance(inner, PeftModel):
+            self._continue(inner)
+        else:
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+            inner = self._adapted(inner)
+        if not hasattr(model, "trunk"):
+            return inner  # type: ignore[no-any-return]
+        model.trunk = inner
+        for name in head_names(model):
+            model.get_submodule(name).requires_grad_(True)
+        return model
+
+    def _adapted(self, model: nn.Module) -> nn.Module:
+        from peft import get_peft_model
+
         try:
             adapted: nn.Module = get_peft_model(model, self._peft_config(model))
         except ValueError as error:
@@ -76,6 +90,7 @@ class Method:
                 f"method.targets {self.config.targets!r} match no matrix of this model",
                 cure=f"its linear layers are {', '.join(names)}",
             ) from error
+        fuse(adapted)
         return adapted
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -87,8 +102,8 @@ class Method:
         return 0
 
     def keep_start(self, model: nn.Module) -> None:
-        """Keeps the adapter of step 0 where switching it off is not the same thing."""
-        self._start = None if self._identity else Snapshot(model)
+        """Keeps what was trained at step 0 where switching the adapter off is not the same."""
+        self._start = None if self._identity and not head_names(model) else Snapshot(model)
 
     @contextmanager
     def reference(self, model: nn.Module) -> Iterator[None]:
@@ -97,7 +112,7 @@ class Method:
             with self._start.opened(model):
                 yield
         else:
-            with model.disable_adapter():  # type: ignore[operator]
+            with _inner(model).disable_adapter():
                 yield
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -110,13 +125,21 @@ class Method:
         """The saved adapter, trainable, on a base model."""
         from peft import PeftModel
 
-        loaded: nn.Module = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-        return loaded
+        loaded: Any = PeftModel.from_pretrained(_inner(model), str(folder), is_trainable=True)
+        fuse(loaded)
+        if not hasattr(model, "trunk"):
+            return loaded  # type: ignore[no-any-return]
+        model.trunk = loaded
+        model.load_head(folder)  # type: ignore[operator]
+        return model
 
     def merge(self, model: nn.Module) -> nn.Module:
         """The base with the update added to its matrices."""
-        merged: nn.Module = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
-        return merged
+        merged: nn.Module = _inner(model).merge_and_unload(safe_merge=True)
+        if not hasattr(model, "trunk"):
+            return merged
+        model.trunk = merged
+        return model
 
     def _peft_config(self, model: nn.Module) -> Any:
         from peft import LoraConfig
@@ -134,10 +157,10 @@ class Method:
             fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
             use_rslora=c.rslora,
             use_dora=c.dora,
-            task_type="CAUSAL_LM",
+            **_task(model),
         )
 
-    def _continue(self, model: Any) -> nn.Module:
+    def _continue(self, model: Any) -> None:
         from peft.tuners.lora import LoraLayer
 
         old = model.peft_config[model.active_adapter]
@@ -159,13 +182,27 @@ class Method:
                 cure="set method to the adapter's shape, or export it merged and start from that",
             )
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+            parameter.requires_grad_("lora_" in name or "modules_to_save" in name)
         for module in model.modules():
             if isinstance(module, LoraLayer):
                 chosen = nn.Dropout(self.config.dropout) if self.config.dropout else nn.Identity()
                 module.lora_dropout[model.active_adapter] = chosen
         self._identity = False
-        return model  # type: ignore[no-any-return]
+        fuse(model)
+
+
+def _inner(model: nn.Module) -> Any:
+    """What adapters sit on: a trunk that a head of ours stands on, else the model itself."""
+    return getattr(model, "trunk", model) if head_names(model) else model
+
+
+def _task(model: nn.Module) -> dict[str, Any]:
+    """What peft must know of the heads: its own kinds of models save and exclude them."""
+    if heads := list(head_names(model)):
+        return {"task_type": "SEQ_CLS", "modules_to_save": heads, "exclude_modules": heads}
+    if hasattr(model, "prepare_inputs_for_generation"):
+        return {"task_type": "CAUSAL_LM"}
+    return {"task_type": "FEATURE_EXTRACTION"}
 
 
 def _leaves(base: nn.Module, targets: str | tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -178,7 +215,7 @@ def _leaves(base: nn.Module, targets: str | tuple[str, ...]) -> tuple[list[str],
         if isinstance(module, nn.Linear | LoraLayer) or type(module).__name__ == "Conv1D"
         if ".lora_" not in name and not name.endswith(".base_layer")
     }
-    head = base.get_output_embeddings()  # type: ignore[operator]
+    head = getattr(base, "get_output_embeddings", lambda: None)()
 
     def meant(name: str) -> bool:
         if isinstance(targets, tuple):

@@ -13,32 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.records import Batch
-from luthier.ops import attention
+from luthier.models.trunk import TrunkModel
 from luthier.ops.cross_entropy import head_cross_entropy, linear_cross_entropy
 from luthier.ops.logprobs import token_logprobs
 
 
-class CausalModel:
+class CausalModel(TrunkModel):
     """A decoder with its language-model head, possibly under adapters.
 
     Args:
         module: a transformers model for causal language modelling, or a peft model around one.
     """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        attention.register()
-
-    @property
-    def base(self) -> Any:
-        """The transformers model without the adapter's wrapping (its layers stay adapted)."""
-        inner = getattr(self.module, "get_base_model", None)
-        return inner() if callable(inner) else self.module
-
-    @property
-    def config(self) -> Any:
-        """The text model's config."""
-        return self.base.config.get_text_config()
 
     @property
     def trunk(self) -> nn.Module:
@@ -46,29 +31,6 @@ class CausalModel:
         decoder = self.base.get_decoder()
         assert isinstance(decoder, nn.Module)
         return decoder
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.module.parameters()).device
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states ``[N, H]`` in logical order, whatever the layout."""
-        extra: dict[str, Any] = {}
-        if batch.packed:
-            self._attend(attention.NAME)
-            extra["segments"] = batch.segments
-        else:
-            self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
-        out = self.trunk(
-            input_ids=batch.tokens,
-            position_ids=batch.positions,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-            **extra,
-        )
-        states: Tensor = out.last_hidden_state.flatten(0, 1)
-        return states[: batch.size] if batch.packed else states.index_select(0, batch.index)
 
     def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Weighted sum of the ``lm`` table's negative log-likelihoods, in nats."""
@@ -120,10 +82,6 @@ class CausalModel:
             yield self.module
         finally:
             self.module.train(training)
-
-    def _attend(self, name: str) -> None:
-        if self.base.config._attn_implementation != name:
-            self.base.set_attn_implementation(name)
 
     def _plain_head(self) -> nn.Linear | None:
         """The head where it is one plain matrix; ``None`` where an adapter sits on it."""

@@ -12,9 +12,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
+from luthier.models import heads
+from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
@@ -40,21 +43,31 @@ class Loaded:
     """A model ready for use.
 
     Attributes:
-        model: the model with its heads.
+        model: the model with its head.
         tokenizer: the transformers tokenizer.
         name: what was asked for.
         said: what was decided on the way, for the user to read.
     """
 
-    model: CausalModel
+    model: CausalModel | ClassifierModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
 
     @property
     def context(self) -> int:
-        """Tokens the model can attend to."""
-        return context_of(self.model.config, self.tokenizer)
+        """Tokens that the architecture, or else the tokenizer, can take."""
+        known = self.model.context
+        return known or min(getattr(self.tokenizer, "model_max_length", 2048), 1_000_000)
+
+    @property
+    def head(self) -> Head | None:
+        """The classification head, ``None`` of a language model."""
+        model = self.model
+        if isinstance(model, CausalModel):
+            return None
+        labels = model.labels
+        return Head("classification", len(labels), model.pooling, labels, model.problem_type)
 
 
 def locate(name: str, *, weights: bool = True) -> Where:
@@ -86,7 +99,12 @@ def locate(name: str, *, weights: bool = True) -> Where:
 
 
 def load(
-    spec: ModelSpec | str, *, device: torch.device | None = None, adapter: bool = True
+    spec: ModelSpec | str,
+    *,
+    device: torch.device | None = None,
+    adapter: bool = True,
+    head: Head | None = None,
+    seed: int = 0,
 ) -> Loaded:
     """A pretrained model with its tokenizer, weights in float32.
 
@@ -94,21 +112,21 @@ def load(
         spec: name, or the recipe's model part.
         device: where to put it; the CPU if unset.
         adapter: whether an adapter is put on its base; without it the base alone is loaded.
+        head: a classification head that is wanted; if unset, the one that the model has.
+        seed: of a fresh head's weights.
 
     Raises:
         UserError: not found, not reachable, pickled weights, or code nobody asked to run.
     """
     spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
-    assert spec.name is not None
-    where = locate(spec.name)
-    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
-    options = {
-        "revision": spec.revision,
-        "trust_remote_code": spec.trust_remote_code,
-        "local_files_only": base.kind != "hub" or spec.offline,
-    }
-    options = {k: v for k, v in options.items() if v is not None}
-    module, said = _weights(base, options)
+    where, base, options = _found(spec)
+    own = _adapter_head(where) if where.kind == "adapter" else None
+    if own is not None and head is not None and head.labels != own.labels:
+        raise RecipeError(
+            f"the adapter '{spec.name}' classifies into other classes",
+            cure="export it merged and start from that, or start from its base",
+        )
+    module, said = _weights(base, options, head or own, seed, spec.dropout)
     home = (
         where
         if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
@@ -118,7 +136,38 @@ def load(
     if where.kind == "adapter" and adapter:
         module = _adapter(module, where.name)
     module.to(device or torch.device("cpu"))
-    return Loaded(CausalModel(module), tokenizer, spec.name, said)
+    if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
+        classifier = ClassifierModel(module)
+        classifier.check()
+        return Loaded(classifier, tokenizer, spec.name or "", said)
+    return Loaded(CausalModel(module), tokenizer, spec.name or "", said)
+
+
+def known_head(spec: ModelSpec) -> Head | None:
+    """The classification head that a pretrained model comes with; no weight is loaded.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if spec.name is None:
+        return None
+    where, base, options = _found(spec)
+    if where.kind == "adapter":
+        return _adapter_head(where)
+    return heads.kept(base.name, _config(base, options, None))
+
+
+def _found(spec: ModelSpec) -> tuple[Where, Where, dict[str, Any]]:
+    """Where a model lies, where its base does, and the options to load that with."""
+    assert spec.name is not None
+    where = locate(spec.name)
+    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
+    options = {
+        "revision": spec.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "local_files_only": base.kind != "hub" or spec.offline,
+    }
+    return where, base, {k: v for k, v in options.items() if v is not None}
 
 
 def tokenizer_at(where: Where) -> Any:
@@ -176,14 +225,6 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     return trainable, sum(p.numel() for p in module.parameters())
 
 
-def context_of(config: Any, tokenizer: Any) -> int:
-    """Tokens that the architecture, or else the tokenizer, can take."""
-    for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
-        if value := getattr(config, name, None):
-            return int(value)
-    return int(min(getattr(tokenizer, "model_max_length", 2048), 1_000_000))
-
-
 def save_note(folder: Path, note: dict[str, Any]) -> None:
     """Writes what plain transformers has no place for: the base by name, the objective."""
     (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
@@ -226,15 +267,37 @@ def _base_of(adapter: Path) -> Where:
     return locate(str(name))
 
 
-def _weights(where: Where, options: dict[str, Any]) -> tuple[nn.Module, list[str]]:
+def _config(where: Where, options: dict[str, Any], dropout: float | None) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(where.name, **options)
+    except (OSError, ValueError) as error:
+        raise _load_error(where, error) from error
+    if dropout is not None:
+        for name, value in config.to_dict().items():
+            number = value is None or isinstance(value, int | float)
+            if number and ("dropout" in name or name.endswith("_pdrop")):
+                setattr(config, name, dropout)
+    return config
+
+
+def _weights(
+    where: Where, options: dict[str, Any], head: Head | None, seed: int, dropout: float | None
+) -> tuple[nn.Module, list[str]]:
     from transformers import AutoModelForCausalLM
 
+    config = _config(where, options, dropout)
+    head = head or heads.kept(where.name, config)
     module: nn.Module
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            if head is not None:
+                return heads.build(where.name, head, options, config, seed)
             module, found = AutoModelForCausalLM.from_pretrained(
                 where.name,
+                config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -245,6 +308,11 @@ def _weights(where: Where, options: dict[str, Any]) -> tuple[nn.Module, list[str
     fresh = sorted(found["missing_keys"])
     said = [f"{len(fresh)} weights are not in the files and start fresh: {', '.join(fresh[:5])}"]
     return module, said if fresh else []
+
+
+def _adapter_head(where: Where) -> Head | None:
+    kept = read_note(Path(where.name)).get("head")
+    return None if kept is None else Head(**{**kept, "labels": tuple(kept["labels"])})
 
 
 def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
@@ -264,9 +332,20 @@ def _adapter(module: nn.Module, folder: str) -> nn.Module:
             f"adapter '{folder}' has no adapter_model.safetensors",
             cure="only safetensors are loaded, never pickles: convert the weights first",
         )
+    classifies = hasattr(module, "head_names")
+    asked = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    if classifies and asked.get("task_type") == "CAUSAL_LM":
+        raise UserError(
+            f"adapter '{folder}' was trained under a language-model head",
+            cure="export it merged and start from that",
+        )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            if isinstance(module, PooledClassifier):
+                module.trunk = PeftModel.from_pretrained(module.trunk, folder)
+                module.load_head(Path(folder))
+                return module
             adapted: nn.Module = PeftModel.from_pretrained(module, folder)
     except (OSError, ValueError, RuntimeError, UserWarning, SafetensorError) as error:
         raise UserError(

@@ -24,6 +24,7 @@ class Plan:
         training: gradients and optimizer moments of what is trained.
         per_token: activations kept for the backward pass, a token.
         free: memory free on the device before the model's gradients exist.
+        longest: tokens of the longest example, which must fit whole.
         token_budget: tokens in one micro-batch.
     """
 
@@ -31,6 +32,7 @@ class Plan:
     training: int
     per_token: int
     free: int
+    longest: int
     token_budget: int
 
     def peak(self) -> int:
@@ -82,7 +84,7 @@ def make_plan(
                 code="memory",
             )
         budget = max(longest, min(fits, _MOST.get(device.type, 8192)))
-    return Plan(total * 4, training, per_token, free, int(budget))
+    return Plan(total * 4, training, per_token, free, longest, int(budget))
 
 
 def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored: int = 0) -> int:
@@ -109,7 +111,7 @@ def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored:
 
 def inner_size(config: Any) -> int:
     """Width of the feed-forward layers, whatever the architecture calls it."""
-    for name in ("intermediate_size", "n_inner", "ffn_dim"):
+    for name in ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim"):
         if value := getattr(config, name, None):
             return int(value)
     return int(4 * config.hidden_size)

@@ -7,22 +7,28 @@ from typing import Any
 
 import torch
 
+from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
+from luthier.models import heads
+from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
 
 
-def skeleton(spec: ModelSpec, tokenizer: Any = None, seed: int = 0) -> Loaded:
+def skeleton(
+    spec: ModelSpec, tokenizer: Any = None, seed: int = 0, head: Head | None = None
+) -> Loaded:
     """The model on torch's ``meta`` device, with its real tokenizer; nothing large is read.
 
     Args:
         spec: the recipe's model part.
         tokenizer: of a model from scratch.
         seed: of a model from scratch.
+        head: a classification head that is wanted.
 
     Raises:
-        UserError: not found, or no causal language model.
+        UserError: not found, or no model with the wanted head.
     """
     if spec.architecture is not None:
         with torch.device("meta"):
@@ -32,16 +38,21 @@ def skeleton(spec: ModelSpec, tokenizer: Any = None, seed: int = 0) -> Loaded:
     folder = Path(where.name)
     base = _base_of(folder) if where.kind == "adapter" else where
     own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
-    module = _empty(base.name, spec)
+    module = _empty(base.name, spec, head)
     if where.kind == "adapter":
         from peft import PeftConfig, get_peft_model
 
         with torch.device("meta"):
-            module = get_peft_model(module, PeftConfig.from_pretrained(where.name))
-    return Loaded(CausalModel(module), tokenizer_at(where if own else base), spec.name)
+            asked = PeftConfig.from_pretrained(where.name)
+            if isinstance(module, heads.PooledClassifier):
+                module.trunk = get_peft_model(module.trunk, asked)
+            else:
+                module = get_peft_model(module, asked)
+    model = ClassifierModel(module) if head is not None else CausalModel(module)
+    return Loaded(model, tokenizer_at(where if own else base), spec.name)
 
 
-def _empty(name: str, spec: ModelSpec) -> Any:
+def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
@@ -49,6 +60,8 @@ def _empty(name: str, spec: ModelSpec) -> Any:
         options["revision"] = spec.revision
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=spec.offline, **options)
+        if head is not None:
+            return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from luthier.core.contracts import Codec, Head, KindConfig, Models
+from luthier.core.codec import Codec
+from luthier.core.contracts import Head, KindConfig, Models
 from luthier.core.errors import DataError
 from luthier.core.records import Batch, Conversation, Example, Record, Text, causal_example
 

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from luthier.core.contracts import Codec, Head, KindConfig, Models, Piece
+from luthier.core.codec import Codec, Piece
+from luthier.core.contracts import Head, KindConfig, Models
 from luthier.core.errors import DataError
 from luthier.core.records import Batch, Conversation, Example, Record, causal_example
 
@@ -48,6 +49,13 @@ class Objective:
     def encode(self, record: Record, codec: Codec) -> Example:
         """A conversation as one segment whose targets are the turns that are learned."""
         assert isinstance(record, Conversation)
+        if any(turn.role == "assistant" and not turn.content.strip() for turn in record.turns):
+            raise DataError(
+                "an assistant turn is empty: the model would learn to say nothing",
+                str(record.origin),
+                "fill it in or take the row out",
+                code="empty",
+            )
         if self.config.train_on == "last_turn":
             pieces = codec.last_turn(record.turns)
         else:

@@ -4,16 +4,17 @@
 an unchanged transformers model as a keyword argument of ``forward``; the function registered
 under :data:`NAME` receives it in every layer.
 
-A root segment needs one plain causal call. Roots of nearly equal length share a call, padded on
-the right, where causality keeps the padding out of every real token. A child's keys are its
-ancestors' and its own, so a prompt shared by several answers is computed once.
+A root segment needs one plain causal call; neighbours of one length share one. Where a call costs
+more than its arithmetic, neighbours of nearly one length do so too, padded on the right, where
+causality keeps the padding out of every real token. A child's keys are its ancestors' and its
+own, so a prompt shared by several answers is computed once. The row is split once, and every
+call's output lies in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,12 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.core.records import SegmentTable
+from luthier.ops.precision import compute_dtype
 
 #: The name under which transformers knows this attention.
 NAME = "luthier_segments"
 
-#: Roots share a call while padding adds at most this share of tokens.
+#: Roots of different length share a call while padding adds at most this share of tokens.
 _WASTE = 0.15
+
+#: Keys up to which 16-bit attention on a CPU takes plain products: two to eight times faster.
+_SHORT = 192
 
 
 def register() -> str:
@@ -37,6 +42,8 @@ def register() -> str:
     return NAME
 
 
+# The plan differs from batch to batch: compiled, it would be compiled anew for each.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def segment_attention(  # noqa: D417 - the rest of what transformers passes
     module: nn.Module,  # noqa: ARG001 - transformers' signature
     query: Tensor,
@@ -71,15 +78,21 @@ def segment_attention(  # noqa: D417 - the rest of what transformers passes
     assert segments is not None, "packed input without its segment table"
     assert attention_mask is None, "a mask beside the segment table"
     assert unused.get("s_aux") is None, "attention sinks are not supported by segment attention"
-    heads = _Heads(query[0], key[0], value[0], scaling, dropout, sliding_window, softcap)
+    # Rotary embeddings hand on queries and keys in float32 under autocast.
+    query, key, value = (x[0].to(compute_dtype(x)) for x in (query, key, value))
+    heads = _Heads(query, key, value, scaling, dropout, sliding_window, softcap)
     if query.device.type == "cuda" and not dropout and sum(segments.lengths) >= 128:
         return _flex(heads, segments).transpose(1, 2), None
-    plan = plan_of(segments, query.device)
-    outputs = [_roots(heads, group, segments.causal) for group in plan.groups]
-    outputs += [_child(heads, segments, index) for index in plan.children]
+    plan = plan_of(segments, _padded_up_to(query), query.device)
+    pieces = _Pieces(*(x.split_with_sizes(plan.sizes, 1) for x in (query, key, value)))
+    outputs = [
+        _roots(heads, pieces, number, call, segments.causal)
+        if segments.parents[call.first] < 0
+        else _child(heads, pieces, [plan.piece_of[i] for i in segments.path(call.first)], segments)
+        for number, call in enumerate(plan.calls)
+        if plan.sizes[number]
+    ]
     rows = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    if plan.inverse is not None:
-        rows = rows.index_select(0, plan.inverse)
     return rows.unsqueeze(0), None
 
 
@@ -97,128 +110,136 @@ class _Heads:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Root segments that share one call.
+class _Pieces:
+    """A row split once: slices taken one by one would each cost a row of zeros going back."""
+
+    query: tuple[Tensor, ...]  # [A, piece, D]
+    key: tuple[Tensor, ...]  # [K, piece, D]
+    value: tuple[Tensor, ...]  # [K, piece, D]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Neighbouring roots that share a call, or one segment.
 
     Attributes:
-        start: first token, where the group lies contiguous and unpadded.
+        first: the first segment.
         count: segments.
         length: tokens of the longest.
-        take: ``[count * length]`` tokens to gather, or ``None`` where contiguous.
-        keep: which gathered rows are real, or ``None`` where all are.
-        lengths: ``[count]`` real tokens, needed by encoders.
+        lengths: ``[count]`` where they differ, else ``None``, as the next two.
+        take: ``[count * length]`` tokens of the piece, the last one of a segment as its padding.
+        keep: which of them are real.
     """
 
-    start: int
+    first: int
     count: int
     length: int
-    take: Tensor | None
-    keep: Tensor | None
-    lengths: Tensor | None
+    lengths: Tensor | None = None
+    take: Tensor | None = None
+    keep: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class _Plan:
-    groups: tuple[_Group, ...]
-    children: tuple[int, ...]
-    inverse: Tensor | None
+    """Which segments share a call.
+
+    Attributes:
+        calls: in row order.
+        sizes: tokens of each call, which is a piece of the row.
+        piece_of: the piece that a segment is, or begins.
+    """
+
+    calls: tuple[_Call, ...]
+    sizes: tuple[int, ...]
+    piece_of: dict[int, int]
 
 
-def plan_of(segments: SegmentTable, device: torch.device) -> _Plan:
-    """Which segments share a call; made once a batch and kept beside the table."""
-    key = f"plan {device}"
+def plan_of(segments: SegmentTable, padded_up_to: int, device: torch.device) -> _Plan:
+    """Which segments share a call; made once a batch and kept beside the table.
+
+    Args:
+        segments: where the segments lie.
+        padded_up_to: tokens up to which roots of different length may share a call.
+        device: where the row lies.
+    """
+    key = f"calls {padded_up_to} {device}"
     if key not in segments.plans:
-        segments.plans[key] = _make_plan(segments, device)
+        segments.plans[key] = _make_plan(segments, padded_up_to, device)
     plan = segments.plans[key]
     assert isinstance(plan, _Plan)
     return plan
 
 
-def _make_plan(segments: SegmentTable, device: torch.device) -> _Plan:
-    roots = [i for i, p in enumerate(segments.parents) if p < 0 and segments.lengths[i]]
-    children = tuple(i for i, p in enumerate(segments.parents) if p >= 0 and segments.lengths[i])
-    roots.sort(key=lambda i: (segments.lengths[i], segments.starts[i]))
-    groups, order, at = [], [], 0
-    while at < len(roots):
-        end = _group_end(roots, at, segments)
-        groups.append(_make_group(roots[at:end], segments, device))
-        order.extend(roots[at:end])
-        at = end
-    order.extend(children)
-    places = [
-        t
-        for i in order
-        for t in range(segments.starts[i], segments.starts[i] + segments.lengths[i])
-    ]
-    straight = places == list(range(len(places)))
-    inverse = None if straight else torch.tensor(places).argsort().to(device)
-    return _Plan(tuple(groups), children, inverse)
+def _padded_up_to(query: Tensor) -> int:
+    """Padding costs more than calls on CPUs, but where these are plain products, and on GPUs."""
+    if query.device.type != "cpu":
+        return 2**31
+    return _SHORT if query.dtype == torch.bfloat16 else 0
 
 
-def _group_end(roots: list[int], at: int, segments: SegmentTable) -> int:
-    """Extends a group over roots sorted by length while padding stays small."""
-    real, end = 0, at
-    while end < len(roots):
-        length = segments.lengths[roots[end]]
-        padded = length * (end - at + 1)
-        if padded > (real + length) * (1 + _WASTE):
-            break
-        real += length
-        end += 1
-    return end
+def _make_plan(segments: SegmentTable, padded_up_to: int, device: torch.device) -> _Plan:
+    """Childless roots side by side share a call; every other segment has its own."""
+    lengths, parents = segments.lengths, set(segments.parents)
+
+    def joins(group: list[int], index: int) -> bool:
+        if any(i in parents or segments.parents[i] >= 0 for i in (group[-1], index)):
+            return False
+        together = [lengths[i] for i in (*group, index)]
+        if min(together) == max(together):
+            return True
+        real, padded = sum(together), max(together) * len(together)
+        return min(together) > 0 and max(together) <= padded_up_to and padded <= real * (1 + _WASTE)
+
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: segments.starts[i]):
+        if groups and joins(groups[-1], index):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return _Plan(
+        tuple(_make_call(group, lengths, device) for group in groups),
+        tuple(sum(lengths[i] for i in group) for group in groups),
+        {group[0]: number for number, group in enumerate(groups)},
+    )
 
 
-def _make_group(members: list[int], segments: SegmentTable, device: torch.device) -> _Group:
-    lengths = [segments.lengths[i] for i in members]
-    starts = [segments.starts[i] for i in members]
-    longest, count = lengths[-1], len(members)
-    contiguous = all(b == a + longest for a, b in pairwise(starts))
-    if lengths[0] == longest and contiguous:
-        return _Group(starts[0], count, longest, None, None, None)
-    steps = torch.arange(longest)
-    real = torch.tensor(lengths)[:, None]
-    take = torch.tensor(starts)[:, None] + torch.minimum(steps, real - 1)
-    keep = None
-    if lengths[0] != longest:
-        keep = (steps < real).flatten().nonzero()[:, 0].to(device)
-    return _Group(-1, count, longest, take.flatten().to(device), keep, real[:, 0].to(device))
+def _make_call(group: list[int], lengths: Sequence[int], device: torch.device) -> _Call:
+    sizes = [lengths[i] for i in group]
+    if min(sizes) == max(sizes):
+        return _Call(group[0], len(group), sizes[0])
+    steps, real = torch.arange(max(sizes)), torch.tensor(sizes)[:, None]
+    take = (real.cumsum(0) - real) + torch.minimum(steps, real - 1)
+    keep = (steps < real).flatten().nonzero()[:, 0]
+    moved = (x.to(device) for x in (real[:, 0], take.flatten(), keep))
+    return _Call(group[0], len(group), max(sizes), *moved)
 
 
-def _roots(heads: _Heads, group: _Group, causal: bool) -> Tensor:
-    """Attention of a group of roots: rows ``[tokens, A, D]`` in the group's order."""
+def _roots(heads: _Heads, pieces: _Pieces, number: int, call: _Call, causal: bool) -> Tensor:
+    """Attention of roots that share a call: rows ``[tokens, A, D]``."""
 
-    def cut(x: Tensor) -> Tensor:  # [heads, N, D] -> [count, heads, length, D]
-        part = (
-            x[:, group.start : group.start + group.count * group.length]
-            if group.take is None
-            else x.index_select(1, group.take)
-        )
-        rows, _, size = part.shape
-        return part.reshape(rows, group.count, group.length, size).transpose(0, 1)
+    def cut(x: Tensor) -> Tensor:  # [heads, tokens, D] -> [count, heads, length, D]
+        x = x if call.take is None else x.index_select(1, call.take)
+        return x.reshape(len(x), call.count, call.length, -1).transpose(0, 1)
 
+    query, key, value = (cut(x[number]) for x in (pieces.query, pieces.key, pieces.value))
     mask = None
-    if not causal and group.keep is not None:
-        assert group.lengths is not None
-        steps = torch.arange(group.length, device=heads.query.device)
-        mask = (steps < group.lengths[:, None])[:, None, None, :]
-    windowed = heads.window is not None and group.length > heads.window
-    if windowed:
-        near = window_mask(group.length, group.length, heads.window, causal, heads.query.device)
+    if not causal and call.lengths is not None:
+        steps = torch.arange(call.length, device=query.device)
+        mask = (steps < call.lengths[:, None])[:, None, None, :]
+    if heads.window is not None and call.length > heads.window:
+        near = window_mask(call.length, call.length, heads.window, causal, query.device)
         mask = near if mask is None else mask & near
-    out = attend(cut(heads.query), cut(heads.key), cut(heads.value), mask, causal, heads)
+    out = attend(query, key, value, mask, causal, heads)
     rows = out.transpose(1, 2).flatten(0, 1)
-    return rows if group.keep is None else rows.index_select(0, group.keep)
+    return rows if call.keep is None else rows.index_select(0, call.keep)
 
 
-def _child(heads: _Heads, segments: SegmentTable, index: int) -> Tensor:
-    """Attention of one segment with ancestors: rows ``[tokens, A, D]``."""
-    start, length = segments.starts[index], segments.lengths[index]
-    spans = [(segments.starts[i], segments.lengths[i]) for i in segments.path(index)]
-    key = torch.cat([heads.key[:, s : s + n] for s, n in spans], 1)
-    value = torch.cat([heads.value[:, s : s + n] for s, n in spans], 1)
-    total = key.shape[1]
-    mask = window_mask(length, total, heads.window, segments.causal, key.device)
-    query = heads.query[:, start : start + length]
+def _child(heads: _Heads, pieces: _Pieces, path: list[int], segments: SegmentTable) -> Tensor:
+    """Attention of one segment with ancestors, the pieces of its path: rows ``[tokens, A, D]``."""
+    query = pieces.query[path[-1]]
+    key = torch.cat([pieces.key[number] for number in path], 1)
+    value = torch.cat([pieces.value[number] for number in path], 1)
+    mask = window_mask(query.shape[1], key.shape[1], heads.window, segments.causal, key.device)
     out = attend(query[None], key[None], value[None], mask, False, heads)
     return out[0].transpose(0, 1)
 
@@ -241,7 +262,7 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, heads: _Heads
 ) -> Tensor:
     """Scaled dot-product attention ``[G, A, L, D]``; ``causal`` counts where no mask is given."""
-    if heads.softcap is None:
+    if heads.softcap is None and not _short(query, key):
         return F.scaled_dot_product_attention(
             query,
             key,
@@ -253,16 +274,22 @@ def attend(
             enable_gqa=query.shape[1] != key.shape[1],
         )
     groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     scale = heads.scaling if heads.scaling is not None else query.shape[-1] ** -0.5
-    scores = (query @ key.transpose(-1, -2)) * scale
-    scores = heads.softcap * torch.tanh(scores / heads.softcap)
+    scores = (query * scale) @ key.transpose(-1, -2)
+    if heads.softcap is not None:
+        scores = heads.softcap * torch.tanh(scores / heads.softcap)
     if mask is None and causal:
         mask = window_mask(query.shape[2], key.shape[2], None, True, query.device)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    return F.dropout(weights, heads.dropout) @ value
+    return F.dropout(scores.softmax(-1), heads.dropout) @ value
+
+
+def _short(query: Tensor, key: Tensor) -> bool:
+    """Whether plain products beat the fused kernel, whose 16-bit backward pass is slow on CPUs."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= _SHORT
 
 
 _compiled: list[Callable[..., Any]] = []

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from luthier.ops.precision import compute_dtype
+
 #: Bytes of logits that may exist at once.
 CHUNK_BYTES = 32 * 2**20
 
@@ -96,12 +98,6 @@ def head_cross_entropy(
         assert isinstance(made, Tensor)
         total = total + made
     return total
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of matrix products here: autocast's where it is on, else the tensor's."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

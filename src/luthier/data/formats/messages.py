@@ -39,6 +39,10 @@ _ROLES = {
 }
 
 
+#: Columns that declare tools.
+_TOOLS = ("tools", "functions")
+
+
 class Config(KindConfig):
     """Settings of messages: none."""
 
@@ -50,7 +54,7 @@ class Format:
 
     Calls of tools become the JSON text of the calls, after the message's own text where it has
     one; parts of type ``text`` are joined. A column ``system`` becomes a first turn where the
-    list has none.
+    list has none. What a column ``tools`` declares is not shown to the model, which is said.
     """
 
     records: ClassVar[tuple[type[Record], ...]] = (Conversation,)
@@ -69,7 +73,7 @@ class Format:
             return None
         if value and not (isinstance(value[0], Mapping) and _keys(value[0])):
             return None
-        return f"messages='{column}'{said_system(fields)}"
+        return f"messages='{column}'{said_system(fields)}{_said_tools(fields)}"
 
     def read(self, row: Row) -> Record:
         """The conversation of a row."""
@@ -94,6 +98,12 @@ class Format:
         if not any(turn.role == "system" for turn in turns):
             turns = [*system_turns(row), *turns]
         return Conversation(row.origin, tuple(turns))
+
+
+def _said_tools(fields: Mapping[str, Any]) -> str:
+    """That declared tools are left out, where a row declares some."""
+    there = [f"'{name}'" for name in _TOOLS if fields.get(name)]
+    return f"; the tools in {' and '.join(there)} are not shown to the model" if there else ""
 
 
 def _keys(message: Mapping[str, Any]) -> tuple[str, str] | None:

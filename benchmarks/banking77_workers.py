@@ -1,0 +1,201 @@
+"""What the processes of benchmarks/banking77.py do: one training each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils.data
+from banking77 import BATCH, PARITY_RATE, merged, read
+
+import luthier
+import luthier.run as running
+from luthier.data.order import epoch_order
+from luthier.fit import fit
+
+
+def ours(job: dict[str, Any]) -> dict[str, Any]:
+    """`luthier.train`; the training's seconds are those between the data and the saved result."""
+    seconds = [0.0]
+
+    def timed(*args: Any, **named: Any) -> Any:
+        begun = time.perf_counter()
+        outcome = fit(*args, **named)
+        seconds[0] += time.perf_counter() - begun
+        return outcome
+
+    running.fit = timed  # type: ignore[attr-defined]
+    run = luthier.train(recipe(job, job["settings"]), quiet=True)
+    parts = [luthier.Run(stage) for stage in run.folder.stages] or [run]
+    steps = [[e for e in part.events if e["kind"] == "step"][-1] for part in parts]
+    figures = parts[-1].metrics
+    return {
+        "accuracy": figures["accuracy"]["after"],
+        "f1_macro": figures["f1_macro"]["after"],
+        "rows": parts[-1].evaluation["rows"],
+        "train_seconds": round(seconds[0], 1),
+        "step_seconds": round(sum(step["seconds"] for step in steps), 1),
+        "steps": sum(step["step"] for step in steps),
+        "last_loss": steps[-1]["loss"],
+    }
+
+
+def recipe(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """A whole recipe."""
+    return merged(
+        {
+            "model": job["model"],
+            "data": {"train": job["train"], "validation": job["test"]},
+            "training": {"seed": job["seed"], "threads": job["threads"], "device": "cpu"},
+            "output": str(Path(job["folder"]) / "run"),
+        },
+        settings,
+    )
+
+
+def theirs(job: dict[str, Any]) -> dict[str, Any]:
+    """Trainer, and its predictions of the test rows."""
+    settings = job["settings"]
+    trainer, held = prepared(job, settings["learning_rate"], rank=settings.get("rank"))
+    begun = time.perf_counter()
+    trainer.args.num_train_epochs = settings["epochs"]
+    done = trainer.train()
+    seconds = time.perf_counter() - begun
+    predicted = trainer.predict(held)
+    right = predicted.predictions.argmax(-1) == predicted.label_ids
+    return {
+        "accuracy": float(right.mean()),
+        "rows": len(right),
+        "train_seconds": round(seconds, 1),
+        "steps": done.global_step,
+        "last_loss": trainer.losses[-1],
+    }
+
+
+def same_ours(job: dict[str, Any]) -> dict[str, Any]:
+    """Trainer's head and settings in ours: the loss of each step."""
+    settings = {
+        "model": {"name": job["model"], "dropout": 0.0},
+        "objective": {"kind": "classification", "pooling": "first"},
+        "method": "full",
+        "data": {"validation": 0},
+        "training": {
+            "batch_size": BATCH,
+            "max_steps": job["steps"],
+            "epochs": 100,
+            "learning_rate": PARITY_RATE,
+            "schedule": "linear",
+            "warmup": 0,
+            "betas": [0.9, 0.999],
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+            "precision": "float32",
+            "log_every": 1,
+            "trackers": [],
+        },
+    }
+    run = luthier.train(recipe(job, settings), quiet=True)
+    return {"losses": [event["loss"] for event in run.events if event["kind"] == "step"]}
+
+
+def same_theirs(job: dict[str, Any]) -> dict[str, Any]:
+    """The same of Trainer."""
+    trainer, _ = prepared(job, PARITY_RATE, dropout=0.0, max_steps=job["steps"])
+    trainer.train()
+    return {"losses": trainer.losses}
+
+
+class Rows(torch.utils.data.Sampler[int]):
+    """Luthier's order of the rows, epoch by epoch."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        return iter(epoch_order(self.count, self.seed, self.epoch - 1).tolist())
+
+
+def prepared(
+    job: dict[str, Any],
+    rate: float,
+    *,
+    rank: int | None = None,
+    dropout: float | None = None,
+    max_steps: int = -1,
+) -> tuple[Any, list[dict[str, Any]]]:
+    """A Trainer that keeps the loss of each step, and the test rows."""
+    torch.set_num_threads(job["threads"])
+    from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+
+    class Ordered(Trainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Rows:
+            return Rows(len(train_dataset or self.train_dataset), job["seed"])
+
+        def training_step(self, *args: Any, **named: Any) -> Any:
+            loss = super().training_step(*args, **named)
+            self.losses.append(float(loss))
+            return loss
+
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    names = sorted({label for _, label in read(job["train"])})
+    rows, held = (encoded(tokenizer, read(job[part]), names) for part in ("train", "test"))
+    trainer = Ordered(
+        model=classifier(job, names, rank, dropout),
+        args=TrainingArguments(
+            output_dir=str(Path(job["folder"]) / "trainer"),
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=BATCH,
+            max_steps=max_steps,
+            learning_rate=rate,
+            use_cpu=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=job["seed"],
+        ),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    trainer.losses = []
+    return trainer, held
+
+
+def encoded(tokenizer: Any, rows: list[tuple[str, str]], names: list[str]) -> list[dict[str, Any]]:
+    """Tokens and labels of each row."""
+    made = tokenizer([text for text, _ in rows], truncation=True)
+    return [
+        {**{key: made[key][i] for key in made}, "labels": names.index(label)}
+        for i, (_, label) in enumerate(rows)
+    ]
+
+
+def classifier(
+    job: dict[str, Any], names: list[str], rank: int | None, dropout: float | None
+) -> Any:
+    """The architecture's own, a fresh head on the encoder; adapters on it if there is a rank."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(job["model"], num_labels=len(names))
+    if dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            setattr(config, name, dropout)
+    torch.manual_seed(job["seed"])
+    model = AutoModelForSequenceClassification.from_pretrained(
+        job["model"], config=config, dtype=torch.float32
+    )
+    if rank is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=["query", "value"], task_type="SEQ_CLS"
+    )
+    return get_peft_model(model, adapter)

@@ -1,0 +1,163 @@
+"""What the loop is fed: the model as the method trains it, the data cut to what memory allows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from luthier.assemble import Parts
+from luthier.core import cache
+from luthier.core.contracts import HeadedModel, LanguageModel
+from luthier.core.records import Batch, Example
+from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
+from luthier.data.order import Order, generator, total_steps
+from luthier.data.store import ExampleStore
+from luthier.engine import trunk_cache
+from luthier.engine.backend import Backend
+from luthier.engine.loop import Data
+from luthier.models.load import count_parameters
+from luthier.models.plan import Plan, make_plan
+
+Say = Callable[[str], None]
+
+#: Tokens that a packed row is filled to a multiple of where shapes are costly.
+FILL = 256
+
+
+def feed(
+    parts: Parts, backend: Backend, choices: dict[str, Any], say: Say
+) -> tuple[Data, LanguageModel]:
+    """Data and policy of a run; ``choices`` learns the token budget.
+
+    Where the method leaves the whole trunk as it is, its activations take the texts' place.
+
+    Raises:
+        UserError: not even the longest example fits into memory.
+    """
+    module = _prepare(parts, backend)
+    plan = _plan(parts, backend, choices)
+    choices["token_budget"] = plan.token_budget
+    if parts.objective.needs_reference:
+        parts.method.keep_start(module)
+    data = _data(parts, backend, plan)
+    layers = int(parts.loaded.model.config.num_hidden_layers)
+    if parts.method.frozen_depth(module) < layers:
+        return data, parts.loaded.model
+    say("the trunk stays as it is: its activations are computed once")
+    return _on_frozen_trunk(parts, backend, data, plan)
+
+
+def _on_frozen_trunk(
+    parts: Parts, backend: Backend, data: Data, plan: Plan
+) -> tuple[Data, LanguageModel]:
+    """The same with the trunk's activations in place of its passes."""
+    model = parts.loaded.model
+    assert isinstance(model, HeadedModel)
+    [head] = [each.kind for each in parts.objective.heads]
+    weights = trunk_cache.trunk_key(model.module)
+
+    def cut(sizes: Sequence[int]) -> list[list[int]]:
+        return micro_batches(sizes, plan.token_budget)
+
+    def with_states(store: ExampleStore) -> ExampleStore:
+        tokens = hashlib.sha256()
+        for name in sorted(store.arrays):
+            if name.startswith(("token", "segment", "example")):
+                tokens.update(store.arrays[name].tobytes())
+        name = cache.key(weights, tokens.hexdigest(), model.pooling, backend.precision)
+        place = cache.place("trunks", f"{name}.npy")
+        with backend.arithmetic():
+            rows = trunk_cache.activations(store, head, model, cut, data.collate, place)
+        cache.trim()
+        return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
+
+    train = with_states(parts.train[1].examples)
+    held = with_states(parts.validation[1].examples) if parts.validation else []
+    cached = replace(data, train=train, validation=held, step=_steps(parts, train))
+    return cached, trunk_cache.CachedTrunk(model, head)
+
+
+def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
+    spec = parts.recipe.training
+    torch.manual_seed(spec.seed)
+    module = parts.method.prepare(parts.loaded.model.module)
+    module.to(backend.device)
+    parts.loaded.model = type(parts.loaded.model)(module)
+    trunk: Any = parts.loaded.model.trunk
+    if spec.gradient_checkpointing:
+        trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        trunk.enable_input_require_grads()
+    if spec.compile:
+        for layer in _blocks(trunk):
+            layer.compile(dynamic=True)
+    return module
+
+
+def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
+    spec = parts.recipe.training
+    stores = [parts.train[1].examples]
+    if parts.validation:
+        stores.append(parts.validation[1].examples)
+    longest = max(int(store.sizes.max()) for store in stores)
+    trainable, total = count_parameters(parts.loaded.model.module)
+    plan = make_plan(
+        parts.loaded.model.config,
+        total,
+        trainable,
+        longest=longest,
+        device=backend.device,
+        budget=choices.get("token_budget", spec.token_budget),
+        sixteen_bit=choices["precision"] != "float32",
+        recompute=spec.gradient_checkpointing,
+    )
+    for store in stores:
+        sizes = store.sizes.tolist()
+        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
+    return plan
+
+
+def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
+    spec = parts.recipe.training
+    examples = parts.train[1].examples
+    held = parts.validation[1].examples if parts.validation else []
+    order = Order(len(examples), spec.batch_size, spec.seed)
+    total = total_steps(len(examples), spec.batch_size, spec.epochs, spec.max_steps)
+
+    step = _steps(parts, examples)
+    layout = parts.loaded.model.layout
+    # On CPUs every new shape of a 16-bit product costs a new kernel, in time and memory.
+    fill = FILL if backend.device.type == "cpu" and backend.precision == "bfloat16" else 1
+
+    def to_batch(chosen: Sequence[Example]) -> Batch:
+        return move(collate(chosen, fill=fill, **layout), backend.device)
+
+    def cut(sizes: Sequence[int], budget: int) -> list[list[int]]:
+        return micro_batches(sizes, budget, backend.ranks)
+
+    return Data(
+        examples, held, step, total, order.per_epoch, cut, plan.longest, to_batch, empty_like
+    )
+
+
+def _steps(parts: Parts, examples: Sequence[Example]) -> Callable[[int], tuple[list[Example], int]]:
+    """The examples of step n, arranged for its epoch."""
+    spec = parts.recipe.training
+    order = Order(len(examples), spec.batch_size, spec.seed)
+
+    def step(number: int) -> tuple[list[Example], int]:
+        epoch = order.epoch(number)
+        chosen = [examples[i] for i in order.step(number)]
+        rng = generator(spec.seed, epoch, number, 1)
+        return list(parts.objective.arrange(chosen, rng)), epoch
+
+    return step
+
+
+def _blocks(trunk: torch.nn.Module) -> list[torch.nn.Module]:
+    """The transformer blocks: the longest list of modules in a trunk."""
+    lists = [list(m) for m in trunk.modules() if isinstance(m, torch.nn.ModuleList)]
+    return max(lists, key=len, default=[])

@@ -1,0 +1,106 @@
+"""A new head on a frozen trunk: the linear probe, or feature extraction.
+
+Nothing below the head changes, so the trunk's activations are computed once and cached; what
+remains is the training of a very small model. Started from its result, full fine-tuning distorts
+the pretrained features less (linear probing, then fine-tuning: Kumar et al. 2022,
+arXiv 2202.10054): as two ``stages``, this method and then ``full``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from luthier.core.contracts import KindConfig, Objective
+from luthier.methods._snapshot import (
+    Snapshot,
+    groups_by_decay,
+    head_names,
+    merged,
+    reloaded,
+)
+
+
+class Config(KindConfig):
+    """Training the head alone has no settings of its own."""
+
+    kind: str = "head"
+
+
+class Method:
+    """See the module."""
+
+    default_rate: ClassVar[float] = 1e-2
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._start: Snapshot | None = None
+
+    def supports(self, objective: Objective) -> str | None:
+        """Objectives with a head of their own."""
+        if all(head.kind == "lm" for head in objective.heads):
+            return (
+                f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "
+                "language-model head, which is pretrained: take lora or full"
+            )
+        return None
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Everything frozen but the head; the trunk without dropout, as its cache has it."""
+        names = head_names(model)
+        assert names, "a model without a head of its own"
+        model = merged(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        heads = [model.get_submodule(name) for name in names]
+        for head in heads:
+            head.requires_grad_(True)
+        inside = {id(module) for head in heads for module in head.modules()}
+        for module in model.modules():
+            if id(module) not in inside and module is not getattr(model, "dropout", None):
+                _without_dropout(module)
+        return model
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """One group that decays, one that does not."""
+        return groups_by_decay(model)
+
+    def frozen_depth(self, model: nn.Module) -> int:
+        """All layers."""
+        return int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    def keep_start(self, model: nn.Module) -> None:
+        """Keeps the head of step 0 for :meth:`reference`."""
+        self._start = Snapshot(model)
+
+    @contextmanager
+    def reference(self, model: nn.Module) -> Iterator[None]:
+        """The model as it was at step 0; :meth:`keep_start` must have been called there."""
+        assert self._start is not None, "keep_start was not called at step 0"
+        with self._start.opened(model):
+            yield
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """The whole model: a head is of no use without its trunk."""
+        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
+
+    def load(self, model: nn.Module, folder: Path) -> nn.Module:
+        """The saved weights on a model of the same architecture."""
+        return self.prepare(reloaded(model, folder))
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """Already plain."""
+        return model
+
+
+def _without_dropout(module: nn.Module) -> None:
+    """Switches dropout off, whether a layer of its own or a number that attention reads."""
+    if isinstance(module, nn.Dropout):
+        module.p = 0.0
+    for name, value in list(vars(module).items()):
+        if "dropout" in name and isinstance(value, float):
+            setattr(module, name, 0.0)

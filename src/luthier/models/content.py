@@ -1,0 +1,37 @@
+"""What a model folder holds, as a short hash: the same wherever the folder lies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from luthier.core import cache
+from luthier.models.load import locate
+
+#: Of a large file: so many blocks of so many bytes, evenly spread, the first and the last included.
+_BLOCKS, _BYTES = 64, 1 << 16
+
+
+def fingerprint(name: str) -> str | None:
+    """Hash of a local model's weights, config and tokenizer; ``None`` for a hub id.
+
+    Of a large file a sample of 4 MB is read, with its size: every training changes it, a single
+    flipped bit may not.
+    """
+    where = locate(name)
+    if where.kind == "hub":
+        return None
+    files = sorted(p for p in Path(where.name).iterdir() if p.suffix in (".safetensors", ".json"))
+    return cache.key([[p.name, p.stat().st_size, _sampled(p)] for p in files])
+
+
+def _sampled(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        if size <= _BLOCKS * _BYTES:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        for number in range(_BLOCKS):
+            stream.seek((size - _BYTES) * number // (_BLOCKS - 1))
+            digest.update(stream.read(_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,387 @@
+"""Classification heads: the architecture's own, or a linear layer on pooled states.
+
+``R`` pooled segments, ``H`` hidden size, ``K`` classes.
+
+Where an architecture classifies by itself with the wanted pooling (BERT's first token, a
+decoder's last one), its own class is used, and what is saved loads with plain transformers.
+Elsewhere (sentence encoders pool the mean) a linear layer stands on the plain trunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from luthier.core.contracts import Head
+from luthier.core.errors import RecipeError, UserError
+from luthier.core.records import Batch
+from luthier.models.trunk import TrunkModel, unwrapped
+
+#: The linear head of a :class:`PooledClassifier`, beside its trunk.
+HEAD_FILE = "head.safetensors"
+#: Largest difference between our path to an architecture's own logits and its own.
+_TOLERANCE = 1e-4
+
+
+class PooledClassifier(nn.Module):
+    """A trunk, and a linear layer on the pooled states of a segment.
+
+    Args:
+        trunk: a transformers model without a head.
+        classes: outputs.
+        pooling: ``mean``, ``first`` or ``last``.
+
+    Attributes:
+        head_names: submodules that are the head.
+    """
+
+    head_names = ("classifier",)
+
+    def __init__(self, trunk: nn.Module, classes: int, pooling: str) -> None:
+        super().__init__()
+        config = cast("Any", trunk).config
+        if getattr(trunk, "pooler", None) is not None:
+            cast("Any", trunk).pooler = None  # nothing would train it
+        self.trunk = trunk
+        self.pooling = pooling
+        self.dropout = nn.Dropout(_head_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, classes)
+        _fresh(self.classifier, config)
+
+    @property
+    def config(self) -> Any:
+        """The trunk's config; its ``id2label`` names the classes."""
+        return unwrapped(self.trunk).config
+
+    @property
+    def generation_config(self) -> None:
+        """A classifier generates nothing."""
+        return None
+
+    def set_attn_implementation(self, name: str) -> None:
+        """As transformers' own models have it."""
+        unwrapped(self.trunk).set_attn_implementation(name)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Pooled states to logits: ``[R, H] -> [R, K]``."""
+        out: Tensor = self.classifier(self.dropout(rows))
+        return out
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """The trunk (weights or adapter) in its own format, the head beside it."""
+        cast("Any", self.trunk).save_pretrained(folder, **options)
+        self.save_head(Path(folder))
+
+    def save_head(self, folder: Path) -> None:
+        """The linear layer alone."""
+        tensors = {n: p.detach().cpu().contiguous() for n, p in self.classifier.named_parameters()}
+        save_file(tensors, folder / HEAD_FILE, metadata={"pooling": self.pooling})
+
+    def load_head(self, folder: Path) -> None:
+        """The inverse of :meth:`save_head`."""
+        with safe_open(folder / HEAD_FILE, framework="pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        self.classifier.load_state_dict(tensors)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> PooledClassifier:
+        """What :meth:`save_pretrained` wrote of a trunk with full weights."""
+        from transformers import AutoModel
+
+        options = {"use_safetensors": True, **options}
+        trunk = AutoModel.from_pretrained(folder, **options)
+        with safe_open(Path(folder) / HEAD_FILE, framework="pt") as stream:
+            classes = stream.get_slice("bias").get_shape()[0]
+        pooling = saved_pooling(Path(folder))
+        assert pooling is not None
+        made = cls(trunk, classes, pooling).to(next(trunk.parameters()).dtype)
+        made.load_head(Path(folder))
+        return made
+
+
+class ClassifierModel(TrunkModel):
+    """A classifier as objectives see it; see :class:`luthier.core.contracts.HeadedModel`.
+
+    Args:
+        module: a :class:`PooledClassifier`, or a transformers model for sequence classification,
+            possibly under adapters.
+    """
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The blocks below the head."""
+        base = self.base
+        if isinstance(base, PooledClassifier):
+            return cast("nn.Module", unwrapped(base.trunk))
+        return cast("nn.Module", base.base_model)
+
+    @property
+    def causal(self) -> bool:
+        """Decoders are; encoders see a segment wholly."""
+        return not is_encoder(self.config)
+
+    @property
+    def pooling(self) -> str:
+        """How a segment becomes one vector."""
+        return str(getattr(self.base, "pooling", None) or native_pooling(self.config))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names, in the order of the outputs."""
+        names = self.base.config.id2label
+        return tuple(str(names[i]) for i in range(len(names)))
+
+    @property
+    def problem_type(self) -> str:
+        """``single_label``, ``multi_label`` or ``regression``."""
+        kind = self.base.config.problem_type or "single_label_classification"
+        return str(kind).removesuffix("_classification")
+
+    def pooled(self, batch: Batch, hidden: Tensor, segments: Tensor) -> Tensor:
+        """These segments as one vector each: ``[R, H]``."""
+        device = hidden.device
+        starts = torch.tensor(batch.segments.starts, device=device)
+        lengths = torch.tensor(batch.segments.lengths, device=device)
+        if self.pooling != "mean":
+            last = self.pooling == "last"
+            return hidden.index_select(0, (starts + (lengths - 1) * last)[segments])
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+        owner = owner[: len(hidden)]  # a row's filling has a segment and no states
+        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        sums = wide.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, wide)
+        return sums.index_select(0, segments) / lengths[segments, None]
+
+    def outputs(self, head: str, rows: Tensor) -> Tensor:
+        """The head on pooled states: ``[R, H] -> [R, K]``."""
+        assert head == "classification", head
+        base = self.base
+        if isinstance(base, PooledClassifier):
+            return cast("Tensor", base(rows))
+        return own_head(base, rows)
+
+    def check(self) -> None:
+        """Compares our way to the logits with the architecture's own.
+
+        Raises:
+            UserError: they differ: this architecture's head is not understood.
+        """
+        base = self.base
+        if isinstance(base, PooledClassifier):
+            return
+        tokens = torch.arange(3, 11, device=self.device)[None] % self.config.vocab_size
+        training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+                own = base(input_ids=tokens).logits.float()
+                states = self.trunk(input_ids=tokens).last_hidden_state[0]
+                rows = {"first": states[:1], "last": states[-1:], "mean": states.mean(0)[None]}
+                ours = own_head(base, rows[self.pooling]).float()
+        except (AttributeError, TypeError, RuntimeError, ValueError) as error:
+            raise _not_understood(self.config.model_type) from error
+        finally:
+            self.module.train(training)
+        if own.shape != ours.shape or float((own - ours).abs().max()) > _TOLERANCE:
+            raise _not_understood(self.config.model_type)
+
+    def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """A classifier has no language-model head."""
+        raise AssertionError("a classifier has no language-model head")
+
+    def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """A classifier has no language-model head."""
+        raise AssertionError("a classifier has no language-model head")
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """A classifier has no language-model head."""
+        raise AssertionError("a classifier has no language-model head")
+
+
+def own_head(base: Any, rows: Tensor) -> Tensor:
+    """An architecture's own head on pooled states ``[R, H]``, as sequences of one token."""
+    if hasattr(base, "score"):  # decoders
+        return cast("Tensor", base.score(rows))
+    if hasattr(base, "pre_classifier"):  # DistilBERT
+        rows = base.dropout(F.relu(base.pre_classifier(rows)))
+        return cast("Tensor", base.classifier(rows))
+    if hasattr(base, "drop") and hasattr(base, "head"):  # ModernBERT
+        return cast("Tensor", base.classifier(base.drop(base.head(rows))))
+    features = rows[:, None]
+    if getattr(base.base_model, "pooler", None) is not None:  # BERT
+        return cast("Tensor", base.classifier(base.dropout(base.base_model.pooler(features))))
+    return cast("Tensor", base.classifier(features))  # RoBERTa and its kin
+
+
+def head_modules(base: Any, missing: Iterable[str]) -> tuple[str, ...]:
+    """Names of the submodules that no pretraining made; ``missing`` weights of the checkpoint."""
+    names = [n for n in ("score", "pre_classifier", "classifier") if hasattr(base, n)]
+    pooler = f"{base.base_model_prefix}.pooler"
+    if any(name.startswith(f"{pooler}.") for name in missing):
+        names.insert(0, pooler)
+    return tuple(names)
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether tokens see the whole text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return masked and not getattr(config, "is_decoder", False)
+
+
+def native_pooling(config: Any) -> str:
+    """How the architecture's own classification class pools."""
+    named = getattr(config, "classifier_pooling", None)
+    if named is not None:
+        return "first" if named == "cls" else str(named)
+    return "first" if is_encoder(config) else "last"
+
+
+def kept(name: str, config: Any) -> Head | None:
+    """The classification head that a folder or a hub model comes with, if it is a classifier."""
+    named = (getattr(config, "architectures", None) or [""])[0]
+    if not (named.endswith("ForSequenceClassification") or (Path(name) / HEAD_FILE).is_file()):
+        return None
+    labels = tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
+    kind = (config.problem_type or "single_label").removesuffix("_classification")
+    return Head("classification", len(labels), None, labels, kind)
+
+
+def build(
+    name: str, head: Head, options: dict[str, Any], config: Any, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """A pretrained trunk under a classification head, and what was decided, in words.
+
+    A head that the model comes with stays where its classes are the ones wanted.
+
+    Args:
+        name: hub id or folder.
+        head: the head wanted, its classes known.
+        options: of ``from_pretrained``.
+        config: the model's config, which learns the classes.
+        seed: of a fresh head's weights.
+
+    Raises:
+        OSError, ValueError: as transformers raises them where there is nothing to load.
+        RecipeError: an architecture that cannot classify.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    old = kept(name, config)
+    again = old is not None and old.labels == head.labels
+    pooling = _prepared(name, head, config, options)
+    options = {"use_safetensors": True, "config": config, "dtype": torch.float32, **options}
+    torch.manual_seed(seed)
+    saved = saved_pooling(Path(name))
+    if again and saved is not None and head.pooling in (None, saved):
+        return PooledClassifier.from_pretrained(name, **options), []
+    again = again and saved is None and pooling == native_pooling(config)
+    said = [] if again else [f"a fresh head of {len(head.labels):,} outputs, pooling: {pooling}"]
+    if pooling != native_pooling(config):
+        trunk = AutoModel.from_pretrained(name, **options)
+        return PooledClassifier(trunk, len(head.labels), pooling), said
+    module, found = AutoModelForSequenceClassification.from_pretrained(
+        name, ignore_mismatched_sizes=True, output_loading_info=True, **options
+    )
+    module.head_names = head_modules(module, found["missing_keys"])
+    if old is not None and not again:
+        said = [f"{said[0]}; the model's own head is another"]
+        for each in module.head_names:
+            module.get_submodule(each).apply(lambda layer: _fresh(layer, config))
+    return module, said
+
+
+def empty(name: str, head: Head, config: Any, options: dict[str, Any]) -> nn.Module:
+    """The same on torch's ``meta`` device, its weights unread."""
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    pooling = _prepared(name, head, config, options)
+    with torch.device("meta"):
+        if pooling != native_pooling(config):
+            return PooledClassifier(AutoModel.from_config(config), len(head.labels), pooling)
+        module = AutoModelForSequenceClassification.from_config(config)
+    module.head_names = head_modules(module, ())
+    return cast("nn.Module", module)
+
+
+def _prepared(name: str, head: Head, config: Any, options: dict[str, Any]) -> str:
+    """Writes the classes into a config; returns the pooling.
+
+    Raises:
+        RecipeError: an architecture that cannot classify.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise RecipeError(
+            f"'{name}' is an encoder-decoder ({config.model_type}), which no objective "
+            "classifies with",
+            cure="take an encoder (BERT, RoBERTa, ModernBERT …) or a decoder",
+        )
+    config.id2label = dict(enumerate(head.labels))
+    config.label2id = {label: i for i, label in enumerate(head.labels)}
+    kind = head.problem_type or "single_label"
+    config.problem_type = kind if kind == "regression" else f"{kind}_classification"
+    saved = saved_pooling(Path(name))
+    return head.pooling or saved or sentence_pooling(name, options) or native_pooling(config)
+
+
+def saved_pooling(folder: Path) -> str | None:
+    """The pooling of a linear head in a folder, ``None`` where there is none."""
+    if not (folder / HEAD_FILE).is_file():
+        return None
+    with safe_open(folder / HEAD_FILE, framework="pt") as stream:
+        return str(stream.metadata()["pooling"])
+
+
+def sentence_pooling(name: str, options: dict[str, Any]) -> str | None:
+    """What a sentence encoder says of its pooling (``1_Pooling/config.json``), if it is one."""
+    import json
+
+    from transformers.utils.hub import cached_file
+
+    keep = {k: v for k, v in options.items() if k in ("revision", "local_files_only")}
+    found = cached_file(
+        name,
+        "1_Pooling/config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **keep,
+    )
+    if found is None:
+        return None
+    said = json.loads(Path(found).read_text(encoding="utf-8"))
+    modes = {"mean": "mean_tokens", "first": "cls_token", "last": "lasttoken"}
+    chosen = [ours for ours, theirs in modes.items() if said.get(f"pooling_mode_{theirs}")]
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _fresh(layer: nn.Module, config: Any) -> None:
+    """New weights for a linear layer, as pretrained models' own heads begin."""
+    if isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=getattr(config, "initializer_range", None) or 0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _head_dropout(config: Any) -> float:
+    for name in ("classifier_dropout", "hidden_dropout_prob", "seq_classif_dropout"):
+        value = getattr(config, name, None)
+        if value is not None:
+            return float(value)
+    return 0.0
+
+
+def _not_understood(kind: str) -> UserError:
+    return UserError(
+        f"the classification head of '{kind}' works in a way that is not known here",
+        cure="set objective.pooling (mean, first or last) to one that it does not use itself: "
+        "a plain linear head then stands on its trunk",
+        code="head",
+    )

@@ -1,0 +1,97 @@
+"""A transformers trunk as every head sees it: last hidden states, whatever the layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.core.records import Batch
+from luthier.ops import attention
+
+
+class TrunkModel:
+    """A module with a trunk of transformer blocks, possibly under adapters.
+
+    Args:
+        module: what is trained and saved.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        attention.register()
+
+    @property
+    def base(self) -> Any:
+        """The transformers model without the adapter's wrapping (its layers stay adapted)."""
+        return unwrapped(self.module)
+
+    @property
+    def config(self) -> Any:
+        """The text model's config."""
+        return self.base.config.get_text_config()
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The blocks below the heads."""
+        raise NotImplementedError
+
+    @property
+    def causal(self) -> bool:
+        """Whether segments see themselves causally (decoders) or wholly (encoders)."""
+        return True
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What :func:`luthier.data.batching.collate` must know of the architecture."""
+        return {"causal": self.causal, "position_offset": self.position_offset}
+
+    @property
+    def position_offset(self) -> int:
+        """Where positions begin: RoBERTa's start behind its padding token's."""
+        table = getattr(getattr(self.trunk, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        return 0 if padding is None else int(padding) + 1
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the architecture can take; ``None`` where it has no bound."""
+        for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+            if value := getattr(self.config, name, None):
+                return int(value) - self.position_offset
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.module.parameters()).device
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Last hidden states ``[N, H]`` in logical order, whatever the layout."""
+        extra: dict[str, Any] = {"use_cache": False} if self.causal else {}
+        if batch.packed:
+            self._attend(attention.NAME)
+            extra["segments"] = batch.segments
+        else:
+            self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+        if batch.token_types is not None:
+            extra["token_type_ids"] = batch.token_types
+        out = self.trunk(
+            input_ids=batch.tokens,
+            position_ids=batch.positions,
+            attention_mask=batch.attention_mask,
+            **extra,
+        )
+        states: Tensor = out.last_hidden_state.flatten(0, 1)
+        return states[: batch.size] if batch.packed else states.index_select(0, batch.index)
+
+    def _attend(self, name: str) -> None:
+        if self.base.config._attn_implementation != name:
+            self.base.set_attn_implementation(name)
+
+
+def unwrapped(module: nn.Module) -> Any:
+    """The transformers model inside a peft model, or itself."""
+    inner = getattr(module, "get_base_model", None)
+    return inner() if callable(inner) else module

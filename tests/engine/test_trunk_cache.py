@@ -1,0 +1,114 @@
+"""Law 6: a cached trunk gives what the trunk itself gives, and is computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import builders
+import classifiers
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from luthier.core import kinds
+from luthier.data.batching import collate, micro_batches
+from luthier.data.store import ExampleStore
+from luthier.engine import trunk_cache
+from luthier.engine.trunk_cache import COLUMN, CachedTrunk, activations, trunk_key
+from luthier.models.heads import ClassifierModel
+from luthier.models.run_models import RunModels
+
+KINDS = [
+    (name, pooling)
+    for name in ("bert", "roberta", "distilbert", "modernbert", "llama")
+    for pooling in (None, "mean")
+]
+
+
+def parts(name: str, pooling: str | None) -> tuple[Any, ClassifierModel, ExampleStore]:
+    objective: Any = kinds.build("objectives", kinds.config("objectives", "classification"))
+    records = classifiers.labelled(7)
+    objective = objective.settled(records, classifiers.NAMES)
+    method = kinds.build("methods", kinds.config("methods", "head"))
+    given = classifiers.model(name, pooling, torch.float64)
+    model = ClassifierModel(method.prepare(given.module))
+    codec = builders.codec()
+    return objective, model, ExampleStore.build(objective.encode(r, codec) for r in records)
+
+
+def computed(model: ClassifierModel, store: ExampleStore, place: Path) -> Any:
+    return activations(
+        store,
+        "classification",
+        model,
+        lambda sizes: micro_batches(sizes, 40),
+        lambda chosen: collate(chosen, **model.layout),
+        place,
+    )
+
+
+def graded(objective: Any, policy: Any, examples: Any, model: ClassifierModel) -> Any:
+    model.module.zero_grad(set_to_none=True)
+    batch = collate(examples, **model.layout)
+    loss: Tensor = objective.loss(RunModels(policy, None), batch)["classification"]  # type: ignore[arg-type]
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
+    return loss.detach(), found
+
+
+@pytest.mark.parametrize(("name", "pooling"), KINDS)
+def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path) -> None:
+    objective, model, store = parts(name, pooling)
+    rows = computed(model, store, tmp_path / "rows.npy")
+    assert rows.shape == (7, 32)
+    cached = ExampleStore({**store.arrays, f"classification.{COLUMN}": rows}, store.sources)
+    policy = CachedTrunk(model, "classification")
+    chosen = [4, 1, 6]
+    one = graded(objective, model, [store[i] for i in chosen], model)
+    two = graded(objective, policy, [cached[i] for i in chosen], model)
+    assert builders.gap(one[0], two[0]) < 1e-10
+    assert builders.gap(one[1], two[1]) < 1e-10
+    assert one[1], "a head without parameters"
+
+
+def test_the_trunk_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, model, store = parts("bert", "mean")
+    first = np.array(computed(model, store, tmp_path / "rows.npy"))
+
+    def never(*_args: Any) -> Any:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(trunk_cache, "_computed", never)
+    assert np.array_equal(computed(model, store, tmp_path / "rows.npy"), first)
+    with pytest.raises(AssertionError, match="computed again"):
+        computed(model, store, tmp_path / "other.npy")
+
+
+def test_other_weights_have_another_key() -> None:
+    _, model, _ = parts("bert", "mean")
+    module: Any = model.module
+    key = trunk_key(module)
+    with torch.no_grad():
+        module.classifier.weight.add_(1)
+    assert trunk_key(module) == key, "the head is no part of the trunk"
+    with torch.no_grad():
+        module.trunk.encoder.layer[0].output.dense.bias.add_(1e-3)
+    assert trunk_key(module) != key
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "distilbert"])
+def test_a_frozen_trunk_has_no_dropout(name: str, tmp_path: Path) -> None:
+    """Activations of a trunk that drops some at random could not be cached."""
+    module = classifiers.own(name, **{"attention_dropout": 0.5} if name == "distilbert" else {})
+    for each in module.modules():
+        if isinstance(each, torch.nn.Dropout):
+            each.p = 0.5
+    method = kinds.build("methods", kinds.config("methods", "head"))
+    model = ClassifierModel(method.prepare(module).train())
+    _, _, store = parts(name, None)
+    batch = collate([store[0], store[1]], **model.layout)
+    with torch.no_grad():
+        one, two = (model.hidden(batch) for _ in range(2))
+    assert torch.equal(one, two)
