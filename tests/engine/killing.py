@@ -215,13 +215,13 @@ def save(loop: Any) -> None:
     loop._writer.wait()
 
 
-def at_random(folder: Path, seed: int, kills: int) -> list[dict[str, Any]]:
-    """One run, killed and resumed again and again, at any moment."""
+def at_random(folder: Path, took: float, seed: int, kills: int) -> list[dict[str, Any]]:
+    """One run, killed and resumed again and again, at any moment of the time that one takes."""
     rng = random.Random(seed)
     values = recipe(folder, f"random-{seed}")
     ends = []
     for _ in range(kills):
-        ends.append(child(lambda: begin_or_resume(values), rng.uniform(0.05, 2.0)))
+        ends.append(child(lambda: begin_or_resume(values), rng.uniform(0.05, 0.9) * took))
     ends.append(child(lambda: begin_or_resume(values)))
     return [{"ends": ends, **outcome(values)}]
 
@@ -235,8 +235,13 @@ def main() -> None:
         return
     make_base(folder / "base")
     whole = recipe(folder, "whole")
+    began = time.monotonic()
     assert child(lambda: begin_or_resume(whole)) == 0
-    found = {"writes": at_every_write, "random": at_random}[mode](folder, *numbers)  # type: ignore[operator]
+    took = time.monotonic() - began
+    if mode == "random":
+        found = at_random(folder, took, *numbers)
+    else:
+        found = at_every_write(folder, *numbers)
     print(json.dumps({"whole": outcome(whole), "found": found}))
 
 
