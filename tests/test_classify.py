@@ -196,7 +196,13 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     one = recipe(tmp_path, "full", training={"max_steps": 1, "trackers": []})
     run = luthier.train(one, quiet=True)
     talk = {"train": [{"prompt": f"{n}", "response": "b"} for n in range(20)]}
-    wrong = {**one, "model": str(run.path), "objective": "sft", "data": talk, "output": None}
+    wrong = {
+        **one,
+        "model": str(run.path),
+        "objective": "sft",
+        "data": talk,
+        "output": str(tmp_path / "talk"),
+    }
     with pytest.raises(UserError, match="is a classifier, and 'sft' learns with a language model"):
         luthier.train(wrong, quiet=True)
     assert cli.run(["chat", str(run.path)]) == 2

@@ -367,3 +367,11 @@ def test_a_run_without_a_sound_checkpoint_is_an_error(finished: RunDir) -> None:
         (folder / "manifest.json").unlink()
     with pytest.raises(TrainingError, match="no sound checkpoint left"):
         luthier.train(resume=finished.path, overrides=["training.max_steps=5"], quiet=True)
+
+
+def test_a_run_that_was_refused_leaves_no_folder(tmp_path: Path) -> None:
+    """Its rows are looked at once its folder is taken."""
+    wrong = {**tiny_recipe(tmp_path / "run"), "data": {"train": [{"prompt": "a"}]}}
+    with pytest.raises(luthier.UserError):
+        luthier.train(wrong, quiet=True)
+    assert not (tmp_path / "run").exists()

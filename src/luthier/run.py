@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -242,11 +242,17 @@ def _held(folder: RunDir, *, fresh: bool) -> Iterator[None]:
         yield
         return
     refuse_held(folder)
+    made = fresh and not folder.path.exists()
     if fresh:
         _claim(folder)
-    with hold(folder):
-        clear(folder)
-        yield
+    try:
+        with hold(folder):
+            clear(folder)
+            yield
+    finally:
+        if made:
+            with suppress(OSError):  # it holds something, as it should
+                folder.path.rmdir()
 
 
 def _claim(folder: RunDir) -> None:

@@ -13,7 +13,7 @@ import torch
 from luthier.core import kinds
 from luthier.core.errors import UserError
 from luthier.core.records import Labelled, Origin
-from luthier.data.batching import collate
+from luthier.data.batching import collate, empty_like
 from luthier.data.length import fit
 from luthier.models.heads import ClassifierModel
 from luthier.models.run_models import RunModels
@@ -179,3 +179,31 @@ def test_a_cut_keeps_the_frame_and_shortens_the_longest_text() -> None:
         )[1].dropped
         == 1
     )
+
+
+@pytest.mark.parametrize("name", classifiers.ENCODERS)
+@pytest.mark.parametrize("problem", CASES)
+def test_law_3_a_step_does_not_feel_its_micro_batches(problem: str, name: str) -> None:
+    """The gradient of a step over encoders, whole and cut in three, one of them empty."""
+    records = rows(*CASES[problem])
+    made: Any = objective().settled(records, ())
+    model = ClassifierModel(
+        classifiers.pooled(name, "mean", torch.float64, len(made.config.classes))
+    )
+    models = RunModels(model, kinds.build("methods", kinds.config("methods", "full")))
+    examples = [made.encode(record, builders.codec()) for record in records]
+
+    def gradient(cuts: Any) -> tuple[float, dict[str, torch.Tensor]]:
+        model.module.zero_grad(set_to_none=True)
+        batches = [collate(cut or [empty_like(examples[0])], **model.layout) for cut in cuts]
+        weight = sum(made.weights(batch)["classification"] for batch in batches)
+        total = 0.0
+        for batch in batches:
+            term = made.loss(models, batch)["classification"] / weight
+            term.backward()
+            total += float(term)
+        return total, builders.gradients(model.module)
+
+    whole, cut = gradient([examples]), gradient([examples[:1], [], examples[1:]])
+    assert whole[0] == pytest.approx(cut[0], abs=1e-12)
+    assert builders.gap(whole[1], cut[1]) < 1e-10
