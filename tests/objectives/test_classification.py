@@ -201,7 +201,7 @@ def test_law_3_a_step_does_not_feel_its_micro_batches(problem: str, name: str) -
         for batch in batches:
             term = made.loss(models, batch)["classification"] / weight
             term.backward()
-            total += float(term)
+            total += float(term.detach())
         return total, builders.gradients(model.module)
 
     whole, cut = gradient([examples]), gradient([examples[:1], [], examples[1:]])
