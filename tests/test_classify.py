@@ -205,6 +205,8 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     }
     with pytest.raises(UserError, match="is a classifier, and 'sft' learns with a language model"):
         luthier.train(wrong, quiet=True)
+    with pytest.raises(UserError, match="it does not talk"):
+        run.generate("a text")
     assert cli.run(["chat", str(run.path)]) == 2
     assert "it does not talk" in capsys.readouterr().err
     with pytest.raises(UserError, match="is no classifier"):

@@ -39,6 +39,12 @@ class Chat:
     """
 
     def __init__(self, loaded: Loaded, note: dict[str, Any] | None = None) -> None:
+        model = loaded.model
+        if not isinstance(model, CausalModel):
+            raise RecipeError(
+                f"'{loaded.name}' is a classifier: it does not talk",
+                cure="luthier.classify.Classifier.open(name).predict([text])",
+            )
         note = note or {}
         self.has_template = bool(loaded.tokenizer.chat_template)
         self.context = loaded.context
@@ -46,19 +52,13 @@ class Chat:
         self._codec = TokenizerCodec(
             loaded.tokenizer, system=note.get("system", "keep"), max_length=loaded.context
         )
-        own = loaded.model.base.generation_config.eos_token_id
+        own = model.base.generation_config.eos_token_id
         ends = {
             *self._codec.end_tokens,
             *note.get("end_tokens", ()),
             *(own if isinstance(own, list) else [] if own is None else [own]),
         }
         self._eos = loaded.tokenizer.eos_token_id
-        model = loaded.model
-        if not isinstance(model, CausalModel):
-            raise RecipeError(
-                f"'{loaded.name}' is a classifier: it does not talk",
-                cure="luthier.classify.Classifier.open(name).predict([text])",
-            )
         self._sampler = Sampler(model.generating, loaded.tokenizer, sorted(ends), loaded.context)
 
     @classmethod

@@ -60,11 +60,6 @@ class PooledClassifier(nn.Module):
         """The trunk's config; its ``id2label`` names the classes."""
         return unwrapped(self.trunk).config
 
-    @property
-    def generation_config(self) -> None:
-        """A classifier generates nothing."""
-        return None
-
     def set_attn_implementation(self, name: str) -> None:
         """As transformers' own models have it."""
         unwrapped(self.trunk).set_attn_implementation(name)
