@@ -178,10 +178,14 @@ def test_a_probe_and_then_full_tuning_are_two_stages(tmp_path: Path) -> None:
     assert second.metrics["accuracy"]["after"] >= 0.6
 
 
-def test_overlong_texts_lose_their_beginning_and_keep_their_frame(tmp_path: Path) -> None:
+def test_overlong_texts_lose_their_beginning_and_keep_their_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     long = [{"text": "so " * 40 + row["text"], "label": row["label"]} for row in rows()]
     data = {"train": long, "validation": 0.25, "max_length": 24, "overlong": "left"}
-    run = luthier.train(recipe(tmp_path, "full", data=data), quiet=True)
+    asked = {"resamples": 100, "prompts": ["it was a joy", "dull " * 40]}
+    run = luthier.train(recipe(tmp_path, "full", data=data, evaluation=asked))
+    assert "evaluation.prompts: text 2 of" in capsys.readouterr().out
     counts = json.loads((run.path / "environment.json").read_text())["data"]["train"]
     assert counts["cut"]["examples"] == counts["examples"]
     assert run.metrics["accuracy"]["after"] > 0.6

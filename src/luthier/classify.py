@@ -9,7 +9,7 @@ import numpy as np
 
 from luthier.core.errors import RecipeError
 from luthier.data.template import TokenizerCodec
-from luthier.evaluation.measure import in_words, score_texts
+from luthier.evaluation.measure import in_words, score_classes, text_examples
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load
 
@@ -60,16 +60,13 @@ class Classifier:
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         """The class of every text, or of every pair of texts, in order."""
-        for line, text in enumerate(texts, 1):
-            size = len(self._codec.texts(*((text,) if isinstance(text, str) else text))[0])
-            if size > self.context:
-                self.notices.append(
-                    f"text {line} of {size:,} tokens lost its last {size - self.context:,}: the "
-                    f"model takes {self.context:,}"
-                )
+        if not texts:
+            return []
+        examples, notices = text_examples(texts, self._codec)
+        self.notices += notices
         labels, number = self._model.labels, self._model.problem_type == "regression"
         made = []
-        for scored in score_texts(self._model, texts, self._codec):
+        for scored in score_classes(self._model, examples):
             assert scored.probabilities is not None
             order = np.argsort(-scored.probabilities, kind="stable")
             each = {} if number else {labels[i]: float(scored.probabilities[i]) for i in order}

@@ -23,7 +23,7 @@ from luthier.evaluation.measure import (
     score_answers,
     score_classes,
     score_losses,
-    score_texts,
+    text_examples,
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.statistics import compare
@@ -83,15 +83,16 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
     prepare_host(recipe.training.threads)
     if parts.validation:
         examples, records = _held_out(parts)
+        own = _own_texts(parts, say)
         sides: dict[str, Side] = {}
         if recipe.evaluation.before:
             say(f"measuring the model before, on {len(records):,} held-out rows")
-            sides["before"] = _side(
-                parts, load_model(recipe, parts.objective, parts.train[0], say), examples, records
-            )
+            loaded = load_model(recipe, parts.objective, parts.train[0], say)
+            sides["before"] = _side(parts, loaded, examples, records, own)
+            del loaded
             gc.collect()
         say("measuring the model after")
-        sides["after"] = _side(parts, load(str(folder.path)), examples, records)
+        sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
         _write(folder, parts, sides, figures, time.perf_counter() - start)
         for line in table(figures):
@@ -154,15 +155,28 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
     return [e for e in examples if e.origin in kept], records
 
 
+def _own_texts(parts: Parts, say: Say) -> list[Example]:
+    """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
+    if parts.loaded.head is None:
+        return []
+    own, notices = text_examples(parts.recipe.evaluation.prompts, parts.codec)
+    for line in notices:
+        say(f"evaluation.prompts: {line}")
+    return own
+
+
 def _side(
-    parts: Parts, loaded: Loaded, examples: Sequence[Example], records: Sequence[Record]
+    parts: Parts,
+    loaded: Loaded,
+    examples: Sequence[Example],
+    records: Sequence[Record],
+    own: Sequence[Example],
 ) -> Side:
     spec = parts.recipe.evaluation
     if isinstance(loaded.model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
         held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
-        own = score_texts(loaded.model, spec.prompts, parts.codec)
-        return Side(held, [], own)
+        return Side(held, [], score_classes(loaded.model, own, spec.prompts) if own else [])
     losses = score_losses(loaded.model, examples, parts.codec)
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
@@ -172,8 +186,8 @@ def _side(
     sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
-    own = score_answers(sampler, own_questions(spec.prompts, parts.codec), sampling)
-    return Side(losses, answers, own)
+    asked = own_questions(spec.prompts, parts.codec)
+    return Side(losses, answers, score_answers(sampler, asked, sampling))
 
 
 def _metric_configs(parts: Parts) -> list[Any]:

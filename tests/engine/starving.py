@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import builders
 import torch
@@ -31,6 +32,23 @@ def loop(folder: Path, kept: Kept, budget: int = BUDGET) -> Loop:
     )
 
 
+class Relief(Kept):
+    """Gives the memory back once the step is made: what is under test ends there.
+
+    The checkpoint after it is written by a library that aborts where it gets none.
+    """
+
+    def log(self, event: Any) -> None:
+        super().log(event)
+        if event["kind"] == "step":
+            unlimited()
+
+
+def unlimited() -> None:
+    """As much address space as there is."""
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
 def address_space() -> int:
     """Bytes of this process's address space now."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
@@ -40,12 +58,12 @@ def address_space() -> int:
 def main() -> None:
     """Trains with so many bytes beyond what the process has; prints what came of it."""
     folder, spare = Path(sys.argv[1]), int(sys.argv[2])
-    kept = Kept()
+    kept = Relief()
     starved = loop(folder / "starved", kept)
     loop(folder / "warm", Kept(), 60)._step()  # libraries that load at first use
     resource.setrlimit(resource.RLIMIT_AS, (address_space() + spare, resource.RLIM_INFINITY))
     starved.train()
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    unlimited()
     enough = Kept()
     fed = loop(folder / "fed", enough)
     fed.train()

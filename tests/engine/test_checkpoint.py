@@ -69,14 +69,22 @@ def test_law_4_stopped_and_resumed_is_never_stopped(
 
 
 def test_law_4_killed_in_the_middle_of_a_step(tmp_path: Path) -> None:
-    """SIGKILL to a real process after step 7: the checkpoint of step 5 has to do."""
+    """SIGKILL to a real process after step 7: the checkpoint of step 5 has to do.
+
+    That one is written beside training, so it is waited for; ``killing.py`` kills while it is.
+    """
     script = (
-        "import os, signal, sys, pytest\n"
+        "import os, signal, sys, time, pytest\n"
         "from pathlib import Path\n"
         "from engine.small import fitted, small_recipe\n"
         "from engine.test_checkpoint import LORA, at_step\n"
+        "from luthier.core.rundir import RunDir\n"
+        "def kill():\n"
+        "    while not RunDir(Path(sys.argv[1])).saved():\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "with pytest.MonkeyPatch.context() as patch:\n"
-        "    at_step(7, lambda: os.kill(os.getpid(), signal.SIGKILL), patch)\n"
+        "    at_step(7, kill, patch)\n"
         "    fitted(small_recipe(Path(sys.argv[1]), LORA))\n"
     )
     path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])

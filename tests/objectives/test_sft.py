@@ -131,3 +131,12 @@ def test_a_tiny_overfitted_model_stops_by_itself_every_time(padding_is_end: bool
     answers = sampler.generate(prompts, Sampling(max_new_tokens=60))
     assert all(len(answer) < 60 for answer in answers)
     assert [codec.decode(a) for a in answers] == [r.turns[-1].content for r in records]
+
+
+def test_an_empty_assistant_turn_is_refused_with_its_line() -> None:
+    """A blank one is text, which a template may well keep; an empty one teaches only to stop."""
+    turns = (Turn("user", "a"), Turn("assistant", ""))
+    made = sft.Objective(sft.Config())
+    with pytest.raises(DataError, match="an assistant turn is empty") as caught:
+        made.encode(Conversation(Origin("made.jsonl", 7), turns), builders.codec())
+    assert "made.jsonl:7" in str(caught.value)

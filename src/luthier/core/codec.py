@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from luthier.core.records import Turn
+import numpy as np
+
+from luthier.core.records import Segment, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,10 @@ class Codec(Protocol):
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Tokens to text; special tokens are left out unless asked for."""
         ...
+
+
+def text_segment(codec: Codec, text: str, pair: str | None = None) -> Segment:
+    """A text, or a pair of texts, as the one segment that a classifier reads."""
+    tokens, types = codec.texts(text, pair)
+    token_types = None if types is None else np.array(types, dtype=np.int64)
+    return Segment(np.array(tokens, dtype=np.int64), token_types=token_types)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from luthier.core.codec import text_segment
 from luthier.core.contracts import Metric
-from luthier.core.records import Batch, Example, Floats, Origin, Scored, Segment
+from luthier.core.records import Batch, Example, Floats, Origin, Scored
 from luthier.data.batching import collate, micro_batches, move
 from luthier.data.length import fit
 from luthier.evaluation.questions import Question
@@ -77,27 +78,24 @@ def score_classes(
     return [results[i] for i in range(len(examples))]
 
 
-def score_texts(
-    model: ClassifierModel, texts: Sequence[str | tuple[str, str]], codec: Any
-) -> list[Scored]:
-    """A classifier's probabilities (or number) of texts without a label, in order.
-
-    What is longer than the context loses its end.
-    """
-    if not texts:
-        return []
-    examples = []
+def text_examples(
+    texts: Sequence[str | tuple[str, str]], codec: Any
+) -> tuple[list[Example], list[str]]:
+    """Texts without a label as a classifier reads them, and what was cut of them, in words."""
+    examples, notices = [], []
     for line, text in enumerate(texts, 1):
-        tokens, types = codec.texts(*((text,) if isinstance(text, str) else text))
-        token_types = None if types is None else np.array(types, dtype=np.int64)
-        segment = Segment(np.array(tokens, dtype=np.int64), token_types=token_types)
+        segment = text_segment(codec, *((text,) if isinstance(text, str) else text))
         nothing = np.zeros(0, dtype=np.int64)
         table = {"segment": nothing, "label": nothing}
         example = Example((segment,), {"classification": table}, Origin("prompt", line))
-        [fitted], _ = fit(example, codec.max_length, "right", frame=codec.frame)
+        [fitted], cut = fit(example, codec.max_length, "right", frame=codec.frame)
         examples.append(fitted)
-    said = [text if isinstance(text, str) else "\n".join(text) for text in texts]
-    return score_classes(model, examples, said)
+        if cut:
+            notices.append(
+                f"text {line} of {example.size:,} tokens lost its last {cut.tokens:,}: the model "
+                f"takes {codec.max_length:,}"
+            )
+    return examples, notices
 
 
 def in_words(model: ClassifierModel, found: Floats) -> str:

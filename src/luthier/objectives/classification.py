@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from luthier.core.codec import Codec
+from luthier.core.codec import Codec, text_segment
 from luthier.core.contracts import Head, HeadedModel, KindConfig, Models
 from luthier.core.errors import DataError, RecipeError, nearest
-from luthier.core.records import Batch, Example, Labelled, Record, Segment
+from luthier.core.records import Batch, Example, Labelled, Record
 
 Problem = Literal["single_label", "multi_label", "regression"]
 _KINDS: dict[type, Problem] = {
@@ -108,14 +108,12 @@ class Objective:
     def encode(self, record: Record, codec: Codec) -> Example:
         """A text or a pair as one segment, with its label."""
         assert isinstance(record, Labelled)
-        tokens, types = codec.texts(record.text, record.pair)
         table: dict[str, npt.NDArray[Any]] = {
             "segment": np.zeros(1, dtype=np.int64),
             "label": self._label(record),
             "weight": np.ones(1, dtype=np.float32),
         }
-        token_types = None if types is None else np.array(types, dtype=np.int64)
-        segment = Segment(np.array(tokens, dtype=np.int64), token_types=token_types)
+        segment = text_segment(codec, record.text, record.pair)
         return Example((segment,), {HEAD: table}, record.origin)
 
     def arrange(self, examples: Sequence[Example], rng: np.random.Generator) -> Sequence[Example]:
