@@ -47,7 +47,7 @@ def recipe(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """A whole recipe."""
     return merged(
         {
-            "model": job["model"],
+            "model": {"name": job["model"]},
             "data": {"train": job["train"], "validation": job["test"]},
             "training": {"seed": job["seed"], "threads": job["threads"], "device": "cpu"},
             "output": str(Path(job["folder"]) / "run"),
