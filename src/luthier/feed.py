@@ -61,7 +61,7 @@ def _on_frozen_trunk(
     weights = trunk_cache.trunk_key(model.module)
 
     def cut(sizes: Sequence[int]) -> list[list[int]]:
-        return micro_batches(sizes, plan.token_budget)
+        return data.cut(sizes, plan.token_budget)
 
     def with_states(store: ExampleStore) -> ExampleStore:
         tokens = hashlib.sha256()
@@ -69,7 +69,7 @@ def _on_frozen_trunk(
             if name.startswith(("token", "segment", "example")):
                 tokens.update(store.arrays[name].tobytes())
         name = cache.key(weights, tokens.hexdigest(), model.pooling, backend.precision)
-        place = cache.place("trunks", f"{name}.npy")
+        place = cache.place("trunks", name)
         with backend.arithmetic():
             rows = trunk_cache.activations(store, head, model, cut, data.collate, place)
         cache.trim()
@@ -77,7 +77,7 @@ def _on_frozen_trunk(
 
     train = with_states(parts.train[1].examples)
     held = with_states(parts.validation[1].examples) if parts.validation else []
-    cached = replace(data, train=train, validation=held, step=_steps(parts, train))
+    cached = replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
     return cached, trunk_cache.CachedTrunk(model, head)
 
 
@@ -124,10 +124,9 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     spec = parts.recipe.training
     examples = parts.train[1].examples
     held = parts.validation[1].examples if parts.validation else []
-    order = Order(len(examples), spec.batch_size, spec.seed)
+    order = _order(parts)
     total = total_steps(len(examples), spec.batch_size, spec.epochs, spec.max_steps)
-
-    step = _steps(parts, examples)
+    step = _steps(parts, examples, order)
     layout = parts.loaded.model.layout
     # On CPUs every new shape of a 16-bit product costs a new kernel, in time and memory.
     fill = FILL if backend.device.type == "cpu" and backend.precision == "bfloat16" else 1
@@ -143,15 +142,22 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     )
 
 
-def _steps(parts: Parts, examples: Sequence[Example]) -> Callable[[int], tuple[list[Example], int]]:
-    """The examples of step n, arranged for its epoch."""
+def _order(parts: Parts) -> Order:
+    """Which examples each step takes."""
     spec = parts.recipe.training
-    order = Order(len(examples), spec.batch_size, spec.seed)
+    return Order(len(parts.train[1].examples), spec.batch_size, spec.seed)
+
+
+def _steps(
+    parts: Parts, examples: Sequence[Example], order: Order
+) -> Callable[[int], tuple[list[Example], int]]:
+    """The examples of step n, arranged for its epoch."""
+    seed = parts.recipe.training.seed
 
     def step(number: int) -> tuple[list[Example], int]:
         epoch = order.epoch(number)
         chosen = [examples[i] for i in order.step(number)]
-        rng = generator(spec.seed, epoch, number, 1)
+        rng = generator(seed, epoch, number, 1)
         return list(parts.objective.arrange(chosen, rng)), epoch
 
     return step

@@ -61,7 +61,7 @@ def graded(objective: Any, policy: Any, examples: Any, model: ClassifierModel) -
 @pytest.mark.parametrize(("name", "pooling"), KINDS)
 def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path) -> None:
     objective, model, store = parts(name, pooling)
-    rows = computed(model, store, tmp_path / "rows.npy")
+    rows = computed(model, store, tmp_path / "rows")
     assert rows.shape == (7, 32)
     cached = ExampleStore({**store.arrays, f"classification.{COLUMN}": rows}, store.sources)
     policy = CachedTrunk(model, "classification")
@@ -75,15 +75,15 @@ def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path
 
 def test_the_trunk_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, model, store = parts("bert", "mean")
-    first = np.array(computed(model, store, tmp_path / "rows.npy"))
+    first = np.array(computed(model, store, tmp_path / "rows"))
 
     def never(*_args: Any) -> Any:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(trunk_cache, "_computed", never)
-    assert np.array_equal(computed(model, store, tmp_path / "rows.npy"), first)
+    assert np.array_equal(computed(model, store, tmp_path / "rows"), first)
     with pytest.raises(AssertionError, match="computed again"):
-        computed(model, store, tmp_path / "other.npy")
+        computed(model, store, tmp_path / "other")
 
 
 def test_other_weights_have_another_key() -> None:

@@ -60,7 +60,8 @@ class TokenizerCodec:
         self._max_length = max_length
         self._encoder = Encoder(tokenizer, self.counts)
         self._head, self._tail = _surroundings(tokenizer)
-        self._between, self._has_types = _between(tokenizer)
+        self._between = _between(tokenizer, self._head, self._tail)
+        self._has_types = "token_type_ids" in tokenizer.model_input_names
         bos = tokenizer.bos_token_id
         own_bos = bos is not None and bos in self._head
         chosen, said = templates_default.choose(tokenizer, template, writes_bos=own_bos)
@@ -283,15 +284,13 @@ def _surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
     raise AssertionError("a tokenizer whose special tokens change its text")
 
 
-def _between(tokenizer: Any) -> tuple[list[int], bool]:
-    """Ids between two texts, and whether the tokenizer tells their types."""
+def _between(tokenizer: Any, head: Sequence[int], tail: Sequence[int]) -> list[int]:
+    """Ids between two texts."""
     bare = tokenizer("x", add_special_tokens=False).input_ids
-    head, tail = _surroundings(tokenizer)
     both = tokenizer("x", "x").input_ids
-    between = both[len(head) + len(bare) : len(both) - len(tail) - len(bare)]
-    if not between:  # a decoder's: two texts would run together
-        between = tokenizer("\n", add_special_tokens=False).input_ids
-    return between, "token_type_ids" in tokenizer.model_input_names
+    between: list[int] = both[len(head) + len(bare) : len(both) - len(tail) - len(bare)]
+    # A decoder has none: two texts would run together.
+    return between or list(tokenizer("\n", add_special_tokens=False).input_ids)
 
 
 def _variables(tokenizer: Any) -> dict[str, Any]:

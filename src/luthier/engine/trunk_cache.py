@@ -8,7 +8,6 @@ user's cache by the hash of weights, tokens and arithmetic.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from luthier.core import cache
 from luthier.core.contracts import HeadedModel
 from luthier.core.records import Batch, Example
 
 #: The column that carries a row's activations.
 COLUMN = "state"
+_FILE = "states.npy"
 
 Rows = npt.NDArray[np.floating[Any]]
 
@@ -56,14 +57,13 @@ def activations(
         model: its trunk is run once over every example, in evaluation mode.
         cut: sizes to micro-batches.
         collate: examples to a batch on the device.
-        place: file to keep them in; read where it is there.
+        place: entry of the cache to keep them in; read where it is there.
     """
-    if not place.is_file():
-        made = _computed(examples, head, model, cut, collate)
-        temporary = place.with_name(f".{place.name}.{os.getpid()}.npy")
-        np.save(temporary, made, allow_pickle=False)
-        temporary.rename(place)
-    return cast("Rows", np.load(place, mmap_mode="r", allow_pickle=False))
+    if not place.is_dir():
+        rows = _computed(examples, head, model, cut, collate)
+        with cache.made(place) as folder:
+            np.save(folder / _FILE, rows, allow_pickle=False)
+    return cast("Rows", np.load(place / _FILE, mmap_mode="r", allow_pickle=False))
 
 
 def _computed(
@@ -138,6 +138,3 @@ class CachedTrunk:
     def logits(self, rows: Tensor) -> Tensor:
         """Only pooled states are cached."""
         raise AssertionError("a cached trunk has no language-model head")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
-from luthier.methods._snapshot import Snapshot, groups_by_decay, merged, reloaded
+from luthier.methods._plain import PlainMethod
+from luthier.methods._snapshot import merged, reloaded
 
 
 class Config(KindConfig):
@@ -19,14 +18,10 @@ class Config(KindConfig):
     kind: str = "full"
 
 
-class Method:
+class Method(PlainMethod):
     """See the module."""
 
     default_rate: ClassVar[float] = 2e-5
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self._start: Snapshot | None = None
 
     def supports(self, objective: Objective) -> str | None:
         """Every objective can be trained in full."""
@@ -39,33 +34,10 @@ class Method:
             parameter.requires_grad_(True)
         return plain
 
-    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """One group that decays, one that does not."""
-        return groups_by_decay(model)
-
     def frozen_depth(self, model: nn.Module) -> int:
         """No layer stays as it was."""
         return 0
 
-    def keep_start(self, model: nn.Module) -> None:
-        """Keeps the weights of step 0 for :meth:`reference`; as large as the model."""
-        self._start = Snapshot(model)
-
-    @contextmanager
-    def reference(self, model: nn.Module) -> Iterator[None]:
-        """The model as it was at step 0; :meth:`keep_start` must have been called there."""
-        assert self._start is not None, "keep_start was not called at step 0"
-        with self._start.opened(model):
-            yield
-
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """Full weights in transformers' own format."""
-        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
-
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved weights on a model of the same architecture."""
         return reloaded(model, folder)
-
-    def merge(self, model: nn.Module) -> nn.Module:
-        """Already plain."""
-        return model

@@ -8,21 +8,14 @@ arXiv 2202.10054): as two ``stages``, this method and then ``full``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
-from luthier.methods._snapshot import (
-    Snapshot,
-    groups_by_decay,
-    head_names,
-    merged,
-    reloaded,
-)
+from luthier.methods._plain import PlainMethod
+from luthier.methods._snapshot import head_names, merged, reloaded
 
 
 class Config(KindConfig):
@@ -31,14 +24,10 @@ class Config(KindConfig):
     kind: str = "head"
 
 
-class Method:
+class Method(PlainMethod):
     """See the module."""
 
     default_rate: ClassVar[float] = 1e-2
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self._start: Snapshot | None = None
 
     def supports(self, objective: Objective) -> str | None:
         """Objectives with a head of their own."""
@@ -65,36 +54,13 @@ class Method:
                 _without_dropout(module)
         return model
 
-    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """One group that decays, one that does not."""
-        return groups_by_decay(model)
-
     def frozen_depth(self, model: nn.Module) -> int:
         """All layers."""
         return int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
-    def keep_start(self, model: nn.Module) -> None:
-        """Keeps the head of step 0 for :meth:`reference`."""
-        self._start = Snapshot(model)
-
-    @contextmanager
-    def reference(self, model: nn.Module) -> Iterator[None]:
-        """The model as it was at step 0; :meth:`keep_start` must have been called there."""
-        assert self._start is not None, "keep_start was not called at step 0"
-        with self._start.opened(model):
-            yield
-
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """The whole model: a head is of no use without its trunk."""
-        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
-
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved weights on a model of the same architecture."""
         return self.prepare(reloaded(model, folder))
-
-    def merge(self, model: nn.Module) -> nn.Module:
-        """Already plain."""
-        return model
 
 
 def _without_dropout(module: nn.Module) -> None:

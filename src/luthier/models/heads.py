@@ -175,7 +175,7 @@ class ClassifierModel(TrunkModel):
         self.module.eval()
         try:
             with torch.no_grad():
-                self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+                self._attend(self.padded_attention)
                 own = base(input_ids=tokens).logits.float()
                 states = self.trunk(input_ids=tokens).last_hidden_state[0]
                 rows = {"first": states[:1], "last": states[-1:], "mean": states.mean(0)[None]}

@@ -76,7 +76,7 @@ class CausalModel(TrunkModel):
     def generating(self) -> Iterator[Any]:
         """The module in evaluation mode with transformers' own attention and cache."""
         training = self.module.training
-        self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+        self._attend(self.padded_attention)
         self.module.eval()
         try:
             yield self.module

@@ -67,6 +67,11 @@ class TrunkModel:
         """Where the weights lie."""
         return next(self.module.parameters()).device
 
+    @property
+    def padded_attention(self) -> str:
+        """Attention that computes padded rows exactly: sdpa knows no softcapping, Gemma 2's."""
+        return "eager" if self.config.model_type == "gemma2" else "sdpa"
+
     def hidden(self, batch: Batch) -> Tensor:
         """Last hidden states ``[N, H]`` in logical order, whatever the layout."""
         extra: dict[str, Any] = {"use_cache": False} if self.causal else {}
@@ -74,7 +79,7 @@ class TrunkModel:
             self._attend(attention.NAME)
             extra["segments"] = batch.segments
         else:
-            self._attend("sdpa" if self.config.model_type != "gemma2" else "eager")
+            self._attend(self.padded_attention)
         if batch.token_types is not None:
             extra["token_type_ids"] = batch.token_types
         out = self.trunk(
