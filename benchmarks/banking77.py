@@ -65,14 +65,19 @@ COMMON: dict[str, Any] = {
 PROBE = {"epochs": 20, "learning_rate": 1e-2}
 #: What differs between ours, as parts of a recipe.
 OURS: dict[str, dict[str, Any]] = {
-    "full": {"method": "full", "training": {"learning_rate": 3e-4}},
-    "lora": {"method": {"kind": "lora", "rank": 16}, "training": {"learning_rate": 2e-3}},
+    "full": {"model": {"dropout": 0.0}, "method": "full", "training": {"learning_rate": 4e-4}},
+    "lora": {
+        "model": {"dropout": 0.0},
+        "method": {"kind": "lora", "rank": 16},
+        "training": {"learning_rate": 2e-3},
+    },
     "head": {"method": "head", "training": PROBE},
     "probe then full": {
         "stages": [
             {"method": "head", "training": PROBE},
             {"method": "full", "training": {"learning_rate": 2e-4}},
-        ]
+        ],
+        "model": {"dropout": 0.0},
     },
 }
 #: Settings of Trainer; everything else is its default.

@@ -139,7 +139,7 @@ def _banking(found: dict[str, Any]) -> str:
             "",
             *banking_table(systems),
             "",
-            f"{threads} threads, {named}.",
+            f"{threads} threads, {named}. {_rates(systems)}",
             *_shares(systems),
         ]
     if "parity" in found:
@@ -150,6 +150,28 @@ def _banking(found: dict[str, Any]) -> str:
             f"{same['steps']} steps are at most {same['largest_difference']:.1e} apart.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _rates(systems: dict[str, Any]) -> str:
+    """What was chosen for each system, in words."""
+    said = []
+    for name in ("full", "lora", "head"):
+        if name in systems:
+            settings = systems[name]["settings"]
+            training = settings["training"]
+            dropout = settings.get("model", {}).get("dropout")
+            without = ", no dropout" if dropout == 0 else ""
+            said.append(
+                f"`{name}` {training['epochs']} epochs at {training['learning_rate']:g}{without}"
+            )
+    for name in ("trainer full", "trainer lora"):
+        if name in systems:
+            settings = systems[name]["settings"]
+            said.append(f"`{name}` {settings['epochs']} at {settings['learning_rate']:g}")
+    return (
+        f"Epochs and rates: {', '.join(said)}; Luthier's were chosen on a tenth of the training "
+        "rows held out, the test rows had no part in it."
+    )
 
 
 def _shares(systems: dict[str, Any]) -> list[str]:

@@ -380,8 +380,9 @@ def test_a_stage_keeps_a_model_that_it_names(tmp_path: Path) -> None:
 
 
 def test_a_stage_inherits_whether_its_models_code_may_run(tmp_path: Path) -> None:
-    model = {"name": "some/model", "trust_remote_code": True, "offline": True}
+    model = {"name": "some/model", "trust_remote_code": True, "offline": True, "dropout": 0.0}
     _, second = stages.plan(recipes.load(recipe(tmp_path, model=model)), RunDir(tmp_path))
     assert second.recipe.model.trust_remote_code
     assert second.recipe.model.offline
+    assert second.recipe.model.dropout == 0
     assert second.recipe.model.revision is None

@@ -33,6 +33,10 @@ TEMPLATE_EVENTS = {
     "system_merged": "system turns merged into the first user turn",
     "system_dropped": "system turns left out",
     "tool_as_user": "tool turns rendered as user turns",
+    "tools_unseen": "declarations of tools that the template does not show",
+    "calls_as_text": "turns whose calls are written as JSON, for the template knows none",
+    "thinking_dropped": "thinking parts left out",
+    "thinking_masked": "thinking parts read and not learned",
     "spurious_space": "answers where the tokenizer adds a space",
 }
 
@@ -149,6 +153,7 @@ def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
         loaded.tokenizer,
         template=recipe.data.template,
         system=recipe.data.system,
+        thinking=recipe.data.thinking,
         max_length=limit,
     )
 

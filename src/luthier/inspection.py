@@ -11,22 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from luthier.assemble import make_codec, scratch_tokenizer
 from luthier.core import kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Method
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
 from luthier.core.rundir import RunDir
-from luthier.data.length import Cut, fit
+from luthier.data.length import Cut
 from luthier.data.order import Order, total_steps
-from luthier.data.prepare import Part, read_parts
+from luthier.data.prepare import Part, fitting
 from luthier.data.template import TokenizerCodec
 from luthier.engine import probe
 from luthier.engine.backend import Backend
-from luthier.models.load import Loaded, count_parameters, known_head
+from luthier.models.load import Loaded, count_parameters
 from luthier.models.plan import Plan, inner_size, make_plan
-from luthier.models.skeleton import skeleton
+from luthier.preview import Preview, preview
 from luthier.stages import plan
 
 #: Rows whose lengths are measured unless every row is asked for.
@@ -166,24 +165,12 @@ def learned(example: Example) -> npt.NDArray[np.bool_]:
 
 def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tuple[Inspection, Any]:
     """One run, and the tokenizer that a later stage shares with it."""
-    objective: Objective = kinds.build("objectives", recipe.objective)
-    method: Method = kinds.build("methods", recipe.method)
-    said: list[str] = []
-    (part, held), faults = _read(recipe, objective, said)
-    if recipe.model.architecture is not None and tokenizer is None:
-        tokenizer = scratch_tokenizer(recipe.model, part, said.append)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(part.records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
-    head = next((each for each in objective.heads if each.kind != "lm"), None)
-    loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
-    codec = make_codec(recipe, loaded)
-    said += [*loaded.said, *codec.said]
-    policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
+    seen = preview(recipe, tokenizer)
+    recipe, loaded = seen.recipe, seen.loaded
     most = None if everything else MOST
-    train = _survey(part, objective, codec, policy, rows, most)
-    validation = None if held is None else _survey(held, objective, codec, policy, 0, most)
+    train = _survey(seen, seen.train, rows, most)
+    validation = None if seen.held is None else _survey(seen, seen.held, 0, most)
+    method: Method = kinds.build("methods", recipe.method)
     with torch.device("meta"):
         module = method.prepare(loaded.model.module)
     trainable, total = count_parameters(module)
@@ -195,10 +182,10 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
     rate = method.default_rate if isinstance(spec.learning_rate, str) else spec.learning_rate
     found = Inspection(
         recipe,
-        said,
-        faults,
-        codec,
-        policy,
+        seen.said,
+        seen.faults,
+        seen.codec,
+        seen.policy,
         train,
         validation,
         trainable,
@@ -212,45 +199,20 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
     return found, loaded.tokenizer if recipe.model.architecture else None
 
 
-def _read(
-    recipe: Recipe, objective: Objective, said: list[str]
-) -> tuple[tuple[Part, Part | None], list[Fault]]:
-    """The rows; where training would refuse some of them, the others."""
-    spec, seed = recipe.data, recipe.training.seed
-    try:
-        return read_parts(spec, objective, seed, said.append), []
-    except DataError as error:
-        if spec.malformed == "skip":
-            raise
-        said.clear()
-        lenient = spec.model_copy(update={"malformed": "skip"})
-        try:
-            return read_parts(lenient, objective, seed, said.append), list(error.faults)
-        except DataError:
-            raise error from None
-
-
-def _survey(
-    part: Part,
-    objective: Objective,
-    codec: TokenizerCodec,
-    policy: str,
-    rows: int,
-    most: int | None,
-) -> Survey:
+def _survey(seen: Preview, part: Part, rows: int, most: int | None) -> Survey:
     chosen = _drawn(len(part.records), rows, most)
     found = Survey(len(part.records), len(chosen))
     lengths: list[int] = []
     for index in chosen:
         try:
-            example = objective.encode(part.records[index], codec)
+            example = seen.objective.encode(part.records[index], seen.codec)
         except UserError as error:
             found.faults.extend(error.faults)
             continue
         lengths.append(example.depth())
         found.targets += sum(_rows(table) for table in example.targets.values())
         try:
-            kept, lost = fit(example, codec.max_length, policy, frame=codec.frame)
+            kept, lost = fitting(example, seen.codec, seen.policy)
         except DataError as error:
             found.overlong.extend(error.faults)
             continue

@@ -37,7 +37,7 @@ TrainOne = Callable[[Recipe, RunDir, bool], bool]
 Hold = Callable[[RunDir], AbstractContextManager[None]]
 
 #: Of a recipe's ``model:``, what still holds where a stage starts from the one before.
-_ACCESS = ("trust_remote_code", "offline")
+_LASTING = ("trust_remote_code", "offline", "dropout")
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def plan(recipe: Recipe, folder: RunDir) -> list[Stage]:
         changes: dict[str, Any] = {"output": str(inner.path)}
         chained = bool(planned) and not _brings_model(own)
         if chained:
-            access = {name: getattr(one.model, name) for name in _ACCESS}
-            changes["model"] = ModelSpec(name=_start(planned[-1].folder, inner), **access)
+            lasting = {name: getattr(one.model, name) for name in _LASTING}
+            changes["model"] = ModelSpec(name=_start(planned[-1].folder, inner), **lasting)
         planned.append(Stage(number, inner, one.model_copy(update=changes), chained))
     return planned
 

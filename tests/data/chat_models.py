@@ -86,6 +86,17 @@ QWEN3_MARKED = QWEN3.replace(
     "{% endgeneration %}{% else %}{{ content + '<|im_end|>' }}{% endif %}{{ '\\n' }}",
 )
 
+#: Shows tools before the conversation, and calls after a turn's text, as Qwen2.5 does.
+CALLING = (
+    "{% if tools %}{{ '<|im_start|>system\\nTools:\\n' }}{% for tool in tools %}"
+    "{{ tool | tojson + '\\n' }}{% endfor %}{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
+    "{% for call in message.tool_calls or [] %}{{ '\\n<call>' + call.function.name + ' ' + "
+    "call.function.arguments | tojson + '</call>' }}{% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
 #: Writes no special token at all.
 PLAIN = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from chat_models import CHATML, GEMMA, LLAMA3, MISTRAL, PLAIN, QWEN3, QWEN3_MARKED, tokenizer
+from chat_models import (
+    CALLING,
+    CHATML,
+    GEMMA,
+    LLAMA3,
+    MISTRAL,
+    PLAIN,
+    QWEN3,
+    QWEN3_MARKED,
+    tokenizer,
+)
 from hypothesis import strategies as st
 
 from luthier.core.codec import Piece
@@ -21,6 +31,7 @@ CASES: dict[str, tuple[str, str | None, str | None, str]] = {
     "gemma": ("gemma", GEMMA, None, "<end_of_turn>"),
     "mistral": ("llama3", MISTRAL, None, "<|end_of_text|>"),
     "mistral-legacy": ("legacy", MISTRAL, None, "</s>"),
+    "calling": ("chatml", CALLING, None, "<|im_end|>"),
     "qwen3": ("chatml", QWEN3, None, "<|im_end|>"),
     "qwen3-marked": ("chatml", QWEN3_MARKED, None, "<|im_end|>"),
     "plain": ("chatml", PLAIN, None, "<|endoftext|>"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from typing import Any
 
@@ -214,8 +215,8 @@ def test_sharegpt_names_and_a_system_column() -> None:
     assert turns("messages", messages=CHAT, system="Not twice.")[0] == ("system", "")
 
 
-def test_law_9_declared_tools_are_said_to_be_left_out() -> None:
-    words = "messages='messages'; the tools in 'tools' are not shown to the model"
+def test_declared_tools_are_recognised_and_come_first() -> None:
+    words = "messages='messages', tools='tools'"
     assert build("messages").recognise({"messages": CHAT, "tools": [{"name": "f"}]}) == words
     empty: tuple[Any, ...] = (None, [], "")
     for value in empty:
@@ -224,25 +225,66 @@ def test_law_9_declared_tools_are_said_to_be_left_out() -> None:
     some = [{"messages": CHAT}, {"messages": CHAT, "functions": [{"name": "f"}]}]
     _, said = recognise([Row(fields, ORIGIN) for fields in some])
     assert said == f"messages ({words})".replace("'tools'", "'functions'")
+    whole = [{"type": "function", "function": {"name": "f"}}]
+    for tools in ([{"name": "f"}], whole, '[{"name": "f"}]'):
+        first, second, *_ = turns("messages", messages=CHAT, tools=tools)
+        assert first == ("tools", json.dumps(whole))
+        assert second[0] == "system"
 
 
-def test_tools_are_kept_as_text() -> None:
-    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    said = '[{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]'
+def test_calls_stay_with_their_turn() -> None:
+    function = {"name": "f", "arguments": {"a": 1}}
+    asked = {"name": "f", "arguments": '{"a": 1}'}
+    calls = [{"id": "1", "type": "function", "function": asked}]
+    kept = json.dumps([{"id": "1", "type": "function", "function": function}])
+    alone = json.dumps([{"type": "function", "function": function}])
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": None, "tool_calls": calls},
         {"role": "tool", "content": "", "tool_call_id": "1"},
         {"role": "assistant", "content": "Wait.", "tool_calls": calls},
+        {"role": "assistant", "content": None, "function_call": asked},
+        {"from": "function_call", "value": json.dumps(asked)},
         {"role": "assistant", "content": "Done.", "tool_calls": None, "weight": 1},
     ]
-    assert turns("messages", messages=messages) == [
-        ("user", "ab"),
-        ("assistant", said),
-        ("tool", ""),
-        ("assistant", f"Wait.\n{said}"),
-        ("assistant", "Done."),
-    ]
+    record = build("messages").read(Row({"messages": messages}, ORIGIN))
+    assert isinstance(record, Conversation)
+    assert record.turns == (
+        Turn("user", "ab"),
+        Turn("assistant", "", kept),
+        Turn("tool", ""),
+        Turn("assistant", "Wait.", kept),
+        Turn("assistant", "", alone),
+        Turn("assistant", "", alone),
+        Turn("assistant", "Done."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "said"),
+    [
+        ({"tool_calls": [{"function": {}}]}, "calls", "tool_calls[0] names no function"),
+        ({"tool_calls": 3}, "calls", "are a number, not a list"),
+        ({"tool_calls": [{"name": "f", "arguments": "[1]"}]}, "calls", "are a list, not an object"),
+        ({"from": "function_call", "value": "call it"}, "calls", "names no function"),
+        ({"content": "x", "reasoning_content": 3}, "type", "thinking"),
+    ],
+)
+def test_calls_that_are_none_are_refused(message: dict[str, Any], code: str, said: str) -> None:
+    role = {} if "from" in message else {"role": "assistant"}
+    found = fault("messages", messages=[*CHAT, {**role, **message}])
+    assert (found.code, said in found.message) == (code, True), found.message
+    found = fault("messages", messages=CHAT, tools=[{"type": "function"}])
+    assert found.message == "tools[0] names no function"
+    assert fault("messages", messages=CHAT, tools=3).code == "tools"
+
+
+def test_what_was_thought_comes_first() -> None:
+    talk = [{"role": "user", "content": "a"}]
+    for key in ("reasoning_content", "reasoning", "thinking"):
+        answer = {"role": "assistant", "content": "b", key: " why "}
+        _, said = turns("messages", messages=[*talk, answer])
+        assert said == ("assistant", "<think>\nwhy\n</think>\n\nb")
 
 
 @pytest.mark.parametrize(

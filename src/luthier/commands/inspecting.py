@@ -113,13 +113,9 @@ def _wanted(one: Inspection, example: Example) -> str:
     table = example.targets.get("classification")
     if table is None:
         return f"{sum(len(t['token']) for t in example.targets.values()):,} learned"
-    [label] = table["label"]
-    names = one.labels
-    if label.ndim:
-        said = ", ".join(name for name, yes in zip(names, label, strict=True) if yes) or "(none)"
-    else:
-        said = names[int(label)] if label.dtype.kind == "i" else f"{label:g}"
-    return f"label: {said}"
+    from luthier.show import label_words
+
+    return f"label: {label_words(table['label'][0], one.labels)}"
 
 
 def _counts(side: Survey) -> str:

@@ -1,6 +1,9 @@
-"""``recipe schema`` and ``recipe check``."""
+"""``recipe schema``, ``recipe check`` and ``recipe import``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -31,3 +34,17 @@ def check(recipe: RecipeName = None, overrides: Overrides = None) -> None:
     found = recipes.load(path, words)
     screen.answer_only(found.to_yaml().rstrip("\n"))
     screen.notice(f"{path} is valid")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Its YAML.", show_default=False)],
+) -> None:
+    """Turn an Axolotl or LLaMA-Factory configuration into a recipe.
+
+    What has no equal here is listed in comments: luthier recipe import config.yml > recipe.yaml
+    """
+    from luthier.commands import screen
+    from luthier.importing import imported
+
+    screen.answer_only(imported(file))

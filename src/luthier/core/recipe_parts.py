@@ -107,6 +107,9 @@ class DataSpec(Settings):
     system: Literal["keep", "merge", "drop"] = "keep"
     """Where a template takes no system turn: refuse (keep), put it before the first user turn
     (merge), or leave it out and count (drop)."""
+    thinking: Literal["keep", "mask", "drop"] = "keep"
+    """What an assistant thinks before it answers (``<think>…</think>``): learn it (keep), have it
+    read and not learned (mask), or leave it out and count (drop)."""
     max_length: int | None = Field(default=None, ge=8)
     """Longest example in tokens; the model's context if unset."""
     overlong: Literal["auto", "window", "refuse", "left", "right", "drop"] = "auto"

@@ -47,12 +47,22 @@ class Turn:
     """One message of a conversation.
 
     Attributes:
-        role: ``system``, ``user``, ``assistant`` or ``tool``.
-        content: the text of the turn.
+        role: ``system``, ``user``, ``assistant`` or ``tool``; a first turn ``tools`` declares what
+            the assistant may call, as a JSON list of OpenAI's schemas.
+        content: the text of the turn; an assistant's thinking stands in it, first, as
+            ``<think>…</think>``.
+        calls: of an assistant's turn, the tools that it calls, as a JSON list in OpenAI's shape
+            whose arguments are objects; empty where there are none.
     """
 
     role: str
     content: str
+    calls: str = ""
+
+    def __repr__(self) -> str:
+        """Without calls where there are none: a row without any keeps its side of a split."""
+        calls = f", calls={self.calls!r}" if self.calls else ""
+        return f"Turn(role={self.role!r}, content={self.content!r}{calls})"
 
 
 @dataclass(frozen=True, slots=True)

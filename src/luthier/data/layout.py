@@ -150,6 +150,8 @@ class Layouts:
         after = self.renderer.text(messages, generation=False)
         if not (text.startswith(after) and after.startswith(before)):
             return None
+        if messages[-1].calls:
+            return self._calling(messages[-1], after, len(before))
         frame = self._frame(messages, before)
         if frame is None:
             return None
@@ -157,6 +159,17 @@ class Layouts:
         if content < len(before) or not after.endswith(frame.tail):
             return None
         return Span(len(before), content + frame.stop, bool(frame.end), messages[-1].turn)
+
+    def _calling(self, message: Message, after: str, start: int) -> Span:
+        """An answer that calls tools: templates write the calls after any text, in their own words.
+
+        So no probe stands for it; the end of turn is the last special token, where only white
+        space follows.
+        """
+        controls = list(self.control.finditer(after, start))
+        if controls and not after[controls[-1].end() :].strip():
+            return Span(start, controls[-1].end(), True, message.turn)
+        return Span(start, max(start, len(after.rstrip())), False, message.turn)
 
     def _prompt(self, messages: Sequence[Message]) -> str:
         """What stands before an answer to these turns."""
@@ -211,9 +224,12 @@ class Layouts:
     def _end(self, text: str, stop: int) -> tuple[int, bool]:
         """Where the end of turn of a marked answer ends: in what is marked, or right after it."""
         frame = self._short()
-        if frame is None or not frame.end:
-            return stop, False
         marked = text[:stop].rstrip()
+        if frame is None:  # the prompt opens the answer (<think>), so no probe can stand for one
+            last = [found.end() for found in self.control.finditer(marked)][-1:]
+            return (len(marked), True) if last == [len(marked)] else (stop, False)
+        if not frame.end:
+            return stop, False
         if marked.endswith(frame.end):
             return len(marked), True
         after = len(text) - len(text[stop:].lstrip())

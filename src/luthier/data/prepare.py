@@ -93,13 +93,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         nonlocal cut
         for example in _encoded(part.records, objective, codec, faults):
             try:
-                pieces, lost = fit(
-                    example,
-                    codec.max_length,
-                    policy,
-                    bos=codec.tokenizer.bos_token_id,
-                    frame=codec.frame,
-                )
+                pieces, lost = fitting(example, codec, policy)
             except DataError as error:
                 faults.extend(error.faults)
                 continue
@@ -125,6 +119,16 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
     examples.save(folder, {COUNTS: json.dumps(counts)})
     cache.trim()
     return Encoded(examples, counts)
+
+
+def fitting(example: Example, codec: Any, policy: str) -> tuple[list[Example], Cut]:
+    """An example as pieces that fit the model, and what was cut away; see :func:`fit`.
+
+    Raises:
+        DataError: it is too long, under ``overlong: refuse``.
+    """
+    bos = codec.tokenizer.bos_token_id
+    return fit(example, codec.max_length, policy, bos=bos, frame=codec.frame)
 
 
 def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: str) -> str:

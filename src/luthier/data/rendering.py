@@ -6,6 +6,7 @@ without end. Here the text is taken block by block and given up once it outgrows
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,11 +45,20 @@ class Message:
         role: its role.
         content: its text, special tokens in it marked (see :func:`mark`).
         turn: index of the turn it came from.
+        calls: of an assistant, the tools that it calls, as JSON, marked as well.
     """
 
     role: str
     content: str
     turn: int
+    calls: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As templates read it."""
+        made: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.calls:
+            made["tool_calls"] = json.loads(self.calls)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +118,13 @@ class Renderer:
     def _blocks(
         self, compiled: Any, messages: Sequence[Message], generation: bool, blocks: list[str]
     ) -> list[str]:
-        bound = GROWTH * sum(len(m.content) for m in messages) + ALLOWANCE
+        bound = GROWTH * sum(len(m.content) + len(m.calls) for m in messages) + ALLOWANCE
+        # What the first turn may declare is no message to a template.
+        tools = json.loads(messages[0].content) if _declares(messages) else None
         written = 0
         stream = compiled.generate(
-            messages=[{"role": m.role, "content": m.content} for m in messages],
-            tools=None,
+            messages=[message.plain() for message in messages[1 if tools else 0 :]],
+            tools=tools,
             documents=None,
             add_generation_prompt=generation,
             **self.variables,
@@ -135,6 +147,10 @@ class Renderer:
                 "template_size",
             )
         return blocks
+
+
+def _declares(messages: Sequence[Message]) -> bool:
+    return bool(messages) and messages[0].role == "tools"
 
 
 def mark(contents: Sequence[str], special: re.Pattern[str]) -> tuple[list[str], str, int]:

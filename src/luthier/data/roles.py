@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from luthier.core.errors import UserError
 from luthier.core.records import Turn
@@ -40,6 +41,7 @@ class Roles:
             self._takes("user", "assistant", "system", "user") or not self._speaks
         )
         self._tool = self._takes("user", "assistant", "tool") or not self._speaks
+        self._tools, self._calls = self._takes_tools(), self._takes_calls()
         if self._system and self.policy != "keep":
             self.said.append(
                 f"data.system: {self.policy} has no effect where the template takes a system turn"
@@ -59,11 +61,17 @@ class Roles:
         """
         messages: list[Message] = []
         waiting: list[str] = []
+        declared = bool(turns) and turns[0].role == "tools"
+        if declared:
+            messages += self._declared(turns[0], counts)
         for index, turn in enumerate(turns):
-            if turn.role == "system" and not self._takes_system(index):
+            if turn.role == "tools":
+                assert index == 0, "tools are declared by the first turn"
+                continue
+            if turn.role == "system" and not self._takes_system(index - declared):
                 waiting += self._refused(turn, counts)
                 continue
-            message = Message(turn.role, turn.content, index)
+            message = self._spoken(turn, index, counts)
             if turn.role == "tool" and not self._tool:
                 counts.add("tool_as_user")
                 message = Message("user", f"tool: {turn.content}", index)
@@ -82,6 +90,39 @@ class Roles:
                 code="system_role",
             )
         return messages
+
+    def _declared(self, turn: Turn, counts: Tally) -> list[Message]:
+        """The turn that declares tools; nothing where the template does not show them."""
+        if self._tools:
+            return [Message("tools", turn.content, 0)]
+        counts.add("tools_unseen")
+        return []
+
+    def _spoken(self, turn: Turn, index: int, counts: Tally) -> Message:
+        """A turn as it is; calls that the template does not write become text."""
+        if not turn.calls or self._calls:
+            return Message(turn.role, turn.content, index, turn.calls)
+        counts.add("calls_as_text")
+        return Message(turn.role, with_calls(turn), index)
+
+    def _takes_tools(self) -> bool:
+        """Whether the template shows declared tools."""
+        tools = Message("tools", json.dumps([_tool()]), 0)
+        return self._shows([tools, Message("user", f"{_WORD}1", 1)], generation=True)
+
+    def _takes_calls(self) -> bool:
+        """Whether the template writes calls."""
+        call = {"id": "call00001", "type": "function", "function": _CALLED}
+        asked = Message("user", f"{_WORD}1", 0)
+        calling = Message("assistant", "", 1, json.dumps([call]))
+        return self._shows([asked, calling], generation=False)
+
+    def _shows(self, messages: list[Message], *, generation: bool) -> bool:
+        try:
+            text = self.renderer.text(messages, generation=generation)
+        except TemplateRefusedError:
+            return False
+        return f"{_WORD}called" in text and f"{_WORD}1" in text
 
     def _takes_system(self, index: int) -> bool:
         return self._system if index == 0 else self._later
@@ -105,6 +146,25 @@ class Roles:
         except TemplateRefusedError:
             return False
         return all(message.content in text for message in messages)
+
+
+_CALLED = {"name": f"{_WORD}called", "arguments": {f"{_WORD}1": f"{_WORD}2"}}
+
+
+def _tool() -> dict[str, Any]:
+    """A tool as OpenAI declares one."""
+    parameters = {
+        "type": "object",
+        "properties": {"word": {"type": "string", "description": "a word"}},
+        "required": ["word"],
+    }
+    function = {"name": f"{_WORD}called", "description": "probes", "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def with_calls(turn: Turn) -> str:
+    """A turn's text and, after it, its calls as JSON."""
+    return "\n".join(text for text in (turn.content, turn.calls) if text)
 
 
 _SYSTEM = {

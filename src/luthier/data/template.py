@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -20,11 +21,15 @@ from luthier.core.errors import UserError
 from luthier.core.records import Turn
 from luthier.data import templates_default
 from luthier.data.encoding import Encoder, Tally
-from luthier.data.layout import Layout, Layouts, rewritten
+from luthier.data.layout import Layout, Layouts, Span, rewritten
 from luthier.data.rendering import Message, Renderer, TemplateRefusedError, mark
 from luthier.data.roles import Roles
 
-_VERSION = "luthier-codec-1"
+_VERSION = "luthier-codec-2"
+
+#: What an assistant thinks before it answers, as Qwen3, DeepSeek-R1 and their kin write it.
+_THINKING = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_OPENING, _CLOSING = "<think>", re.compile(r".*?</think>\s*", re.DOTALL)
 
 
 class TokenizerCodec:
@@ -37,7 +42,9 @@ class TokenizerCodec:
         tokenizer: the tokenizer; its ``chat_template`` is set to the one used.
         said: what was decided, in words, known once this is built.
         counts: events so far: ``special_text``, ``system_dropped``, ``system_merged``,
-            ``tool_as_user``, ``spurious_space``. Safe over threads; another process keeps its own.
+            ``tool_as_user``, ``tools_unseen``, ``calls_as_text``, ``thinking_dropped``,
+            ``thinking_masked``, ``spurious_space``. Safe over threads; another process keeps its
+            own.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class TokenizerCodec:
         *,
         template: str | None = None,
         system: Literal["keep", "merge", "drop"] = "keep",
+        thinking: Literal["keep", "mask", "drop"] = "keep",
         max_length: int,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
@@ -58,6 +66,7 @@ class TokenizerCodec:
         self.said: list[str] = []
         self.counts = Tally()
         self._max_length = max_length
+        self._thinking = thinking
         self._encoder = Encoder(tokenizer, self.counts)
         self._head, self._tail = _surroundings(tokenizer)
         self._between = _between(tokenizer, self._head, self._tail)
@@ -188,6 +197,7 @@ class TokenizerCodec:
             template,
             dict(self._layouts.renderer.variables),
             self._roles.policy,
+            self._thinking,
             self._max_length,
             today,
         ]
@@ -196,14 +206,32 @@ class TokenizerCodec:
     def _messages(self, turns: Sequence[Turn]) -> tuple[list[Message], str]:
         if not turns:
             raise UserError("a conversation without turns", code="no_turns")
+        if self._thinking == "drop":
+            turns = [self._without_thinking(turn) for turn in turns]
         messages = self._roles.settle(turns, self.counts)
-        contents, marks, spelt = mark([m.content for m in messages], self._encoder.special)
+        texts = [text for m in messages for text in (m.content, m.calls)]
+        texts, marks, spelt = mark(texts, self._encoder.special)
         self.counts.add("special_text", spelt)
         if marks:
+            both = zip(texts[::2], texts[1::2], strict=True)
             messages = [
-                Message(m.role, text, m.turn) for m, text in zip(messages, contents, strict=True)
+                Message(m.role, content, m.turn, calls)
+                for m, (content, calls) in zip(messages, both, strict=True)
             ]
         return messages, marks
+
+    def _without_thinking(self, turn: Turn) -> Turn:
+        if turn.role != "assistant":
+            return turn
+        said, count = _THINKING.subn("", turn.content)
+        if count and not said and not turn.calls:
+            raise UserError(
+                "an assistant turn is nothing but thinking, and data.thinking is drop",
+                cure="take the row out, or keep what is thought: data.thinking: mask",
+                code="empty",
+            )
+        self.counts.add("thinking_dropped", count)
+        return Turn(turn.role, said, turn.calls)
 
     def _laid(self, messages: Sequence[Message], *, generation: bool) -> Layout:
         with _refusals_told():
@@ -223,7 +251,8 @@ class TokenizerCodec:
         at = 0
         for span in layout.spans:
             self._add(pieces, layout.text[at : span.start], None, marks)
-            tokens = self._next(pieces, layout.text[span.start : span.stop], marks)
+            start = self._masked(pieces, layout, span, marks)
+            tokens = self._next(pieces, layout.text[start : span.stop], marks)
             if not span.ended:
                 tokens.append(self._eos())
             pieces.append(Piece(tuple(tokens), span.turn, answer=True))
@@ -231,6 +260,20 @@ class TokenizerCodec:
         self._add(pieces, layout.text[at:], None, marks)
         self._checked(pieces[0].tokens if pieces else ())
         return pieces
+
+    def _masked(self, pieces: list[Piece], layout: Layout, span: Span, marks: str) -> int:
+        """Adds an answer's thinking as no answer where it is not to be learned; where it ends."""
+        if self._thinking != "mask":
+            return span.start
+        # Some templates open the thinking themselves, in the prompt.
+        opened = layout.text[: span.start].rstrip().endswith(_OPENING)
+        pattern = _CLOSING if opened else _THINKING
+        found = pattern.match(layout.text, span.start, span.stop)
+        if found is None:
+            return span.start
+        self.counts.add("thinking_masked")
+        self._add(pieces, found.group(), span.turn, marks)
+        return found.end()
 
     def _add(self, pieces: list[Piece], text: str, turn: int | None, marks: str) -> None:
         if tokens := self._next(pieces, text, marks):

@@ -62,6 +62,9 @@ def _asked(record: Conversation, codec: Any) -> Question | None:
         return None
     before = record.turns[:last]
     reference = record.turns[last].content.strip()
+    if record.turns[last].calls:  # as the template writes them
+        answer = [p for p in codec.last_turn(record.turns[: last + 1]) if p.answer][-1]
+        reference = codec.decode(answer.tokens).strip()
     return Question(_spoken(before), codec.prompt(before), (reference,), record.origin)
 
 
@@ -82,4 +85,8 @@ def spoken(record: Record) -> str:
 def _spoken(turns: Sequence[Turn]) -> str:
     if len(turns) == 1:
         return turns[0].content
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+    return "\n".join(
+        f"{turn.role}: {' '.join(said for said in (turn.content, turn.calls) if said)}"
+        for turn in turns
+        if turn.role != "tools"
+    )

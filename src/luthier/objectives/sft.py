@@ -49,7 +49,9 @@ class Objective:
     def encode(self, record: Record, codec: Codec) -> Example:
         """A conversation as one segment whose targets are the turns that are learned."""
         assert isinstance(record, Conversation)
-        if any(turn.role == "assistant" and not turn.content for turn in record.turns):
+        if any(
+            turn.role == "assistant" and not (turn.content or turn.calls) for turn in record.turns
+        ):
             raise DataError(
                 "an assistant turn is empty: the model would learn to say nothing",
                 str(record.origin),

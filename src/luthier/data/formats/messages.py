@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from luthier.core.contracts import KindConfig
 from luthier.core.errors import DataError, nearest
 from luthier.core.records import Conversation, Origin, Record, Row, Turn
+from luthier.data.formats._calls import TOOLS, calls_of, thought, tools_turns, written_call
 from luthier.data.formats._fields import (
     CONVERSATIONS,
     checked,
@@ -39,10 +39,6 @@ _ROLES = {
 }
 
 
-#: Columns that declare tools.
-_TOOLS = ("tools", "functions")
-
-
 class Config(KindConfig):
     """Settings of messages: none."""
 
@@ -52,13 +48,13 @@ class Config(KindConfig):
 class Format:
     """Rows with a list of messages to a :class:`Conversation`.
 
-    Calls of tools become the JSON text of the calls, after the message's own text where it has
-    one; parts of type ``text`` are joined. A column ``system`` becomes a first turn where the
-    list has none. What a column ``tools`` declares is not shown to the model, which is said.
+    Parts of type ``text`` are joined. A column ``system`` becomes a first turn where the list has
+    none; what a column ``tools`` declares becomes the very first one. Calls of tools and what was
+    thought (``reasoning_content``) stay with their turn, for the template to write.
     """
 
     records: ClassVar[tuple[type[Record], ...]] = (Conversation,)
-    fields: ClassVar[tuple[str, ...]] = ("messages", "system")
+    fields: ClassVar[tuple[str, ...]] = ("messages", "system", "tools")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -97,13 +93,13 @@ class Format:
             )
         if not any(turn.role == "system" for turn in turns):
             turns = [*system_turns(row), *turns]
-        return Conversation(row.origin, tuple(turns))
+        return Conversation(row.origin, (*tools_turns(row), *turns))
 
 
 def _said_tools(fields: Mapping[str, Any]) -> str:
-    """That declared tools are left out, where a row declares some."""
-    there = [f"'{name}'" for name in _TOOLS if fields.get(name)]
-    return f"; the tools in {' and '.join(there)} are not shown to the model" if there else ""
+    """The column that declares tools as formats say it, where a row declares some."""
+    there = [name for name in TOOLS if fields.get(name)]
+    return f", tools='{there[0]}'" if there else ""
 
 
 def _keys(message: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -130,16 +126,18 @@ def _turn(message: Any, place: str, origin: Origin) -> Turn:
             "turns are learned whole or not at all: take the key out",
             "weight",
         )
-    calls = message.get("tool_calls") or message.get("function_call")
     content = _content(message.get(keys[1]), place, origin)
+    calls = calls_of(message, place, origin)
+    if str(message[keys[0]]).lower() == "function_call" and not calls:
+        content, calls = "", written_call(content, place, origin)
     if calls:
-        said_calls = json.dumps(calls, ensure_ascii=False)
-        content = f"{content}\n{said_calls}" if content else said_calls
-    if content is None or role in ("user", "assistant"):
+        content = content or ""
+    elif content is None or role in ("user", "assistant"):
         checked(content, place, f"{role} turn", origin)
     assert content is not None
+    content = thought(message, place, origin) + content
     refuse_surrogates(content, place, f"{role} turn", origin)
-    return Turn(role, content)
+    return Turn(role, content, calls)
 
 
 def _role(value: Any, place: str, origin: Origin) -> str:

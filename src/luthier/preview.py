@@ -1,0 +1,88 @@
+"""A recipe's objective, rows and codec as training would have them, without any weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.assemble import make_codec, scratch_tokenizer
+from luthier.core import kinds
+from luthier.core.contracts import Objective, Settling
+from luthier.core.errors import DataError, Fault
+from luthier.core.recipe import Recipe
+from luthier.data.prepare import Part, read_parts
+from luthier.data.template import TokenizerCodec
+from luthier.models.load import Loaded, known_head
+from luthier.models.skeleton import skeleton
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would begin with.
+
+    Attributes:
+        recipe: with the objective's settings as the rows settle them.
+        objective: what would be optimised.
+        train: the training records.
+        held: the held-out ones.
+        faults: what training would refuse in the files themselves.
+        loaded: the model's shape, and its tokenizer.
+        codec: turns to tokens and back.
+        policy: what becomes of overlong examples.
+        said: how data and template were understood.
+    """
+
+    recipe: Recipe
+    objective: Objective
+    train: Part
+    held: Part | None
+    faults: list[Fault]
+    loaded: Loaded
+    codec: TokenizerCodec
+    policy: str
+    said: list[str]
+
+
+def preview(recipe: Recipe, tokenizer: Any = None) -> Preview:
+    """One run as it would begin.
+
+    Args:
+        recipe: a recipe without stages.
+        tokenizer: of a model from scratch, where an earlier stage has made it.
+
+    Raises:
+        UserError: no such file, no such model, no row that can be read.
+    """
+    objective: Objective = kinds.build("objectives", recipe.objective)
+    said: list[str] = []
+    (train, held), faults = _read(recipe, objective, said)
+    if recipe.model.architecture is not None and tokenizer is None:
+        tokenizer = scratch_tokenizer(recipe.model, train, said.append)
+    if isinstance(objective, Settling):
+        known = known_head(recipe.model)
+        objective = objective.settled(train.records, known.labels if known else ())
+        recipe = recipe.model_copy(update={"objective": objective.config})
+    head = next((each for each in objective.heads if each.kind != "lm"), None)
+    loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
+    codec = make_codec(recipe, loaded)
+    said += [*loaded.said, *codec.said]
+    policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
+    return Preview(recipe, objective, train, held, faults, loaded, codec, policy, said)
+
+
+def _read(
+    recipe: Recipe, objective: Objective, said: list[str]
+) -> tuple[tuple[Part, Part | None], list[Fault]]:
+    """The rows; where training would refuse some of them, the others."""
+    spec, seed = recipe.data, recipe.training.seed
+    try:
+        return read_parts(spec, objective, seed, said.append), []
+    except DataError as error:
+        if spec.malformed == "skip":
+            raise
+        said.clear()
+        lenient = spec.model_copy(update={"malformed": "skip"})
+        try:
+            return read_parts(lenient, objective, seed, said.append), list(error.faults)
+        except DataError:
+            raise error from None
