@@ -104,6 +104,31 @@ def test_whatever_decides_tokens_is_a_miss(tmp_path: Path, monkeypatch: Any) -> 
     assert count.of(lambda: made(source)) == 12
 
 
+REPLIES = [
+    {"text": "a far better answer", "role": "assistant", "rank": 0, "replies": []},
+    {"text": "no", "role": "assistant", "rank": 1, "replies": []},
+]
+TREES: Rows = [
+    {"prompt": {"text": f"question {i}", "role": "prompter", "replies": REPLIES}} for i in range(3)
+]
+
+
+def test_trees_become_examples_with_branches_and_settings_decide(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    source, count = write(tmp_path / "trees.jsonl", TREES), Encodings(monkeypatch)
+    _, trees, said = made(source)
+    assert said[0].endswith("3 rows read as oasst (prompt='prompt'; trees with all their paths)")
+    assert [len(example.segments) for example in trees.examples] == [3, 3, 3]
+    _, best, _ = made(source, format={"kind": "oasst", "paths": "best"})
+    assert [len(example.segments) for example in best.examples] == [1, 1, 1]
+    assert count.seen == 6
+    longest = max(example.depth() for example in trees.examples)
+    _, short, _ = made(source, codec=builders.codec(longest - 1), overlong="right")
+    assert short.counts["cut"]["dropped"] == 0
+    assert short.counts["cut"]["examples"] == 3
+
+
 def test_a_users_own_objective_is_encoded_anew_when_its_code_changes(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

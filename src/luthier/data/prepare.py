@@ -12,7 +12,7 @@ from typing import Any
 
 from luthier.core import cache
 from luthier.core.codec import Codec
-from luthier.core.contracts import Objective
+from luthier.core.contracts import Objective, Uncoupled
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Origin, Record, Text
@@ -98,6 +98,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
                     codec.max_length,
                     policy,
                     bos=codec.tokenizer.bos_token_id,
+                    independent=isinstance(objective, Uncoupled),
                     frame=codec.frame,
                 )
             except DataError as error:
@@ -149,13 +150,15 @@ def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Pa
     for source in sources:
         fmt, words = recognise(source.rows, spec.format, objective.records, spec.columns)
         say(f"{source.name}: {len(source.rows):,} rows read as {words}")
-        found, faults = read_records(source, fmt, spec.columns, spec.malformed)
+        found, faults = read_records(source, fmt, spec.columns, spec.malformed, spec.limit)
         records.extend(found)
         formats.append(words)
         skipped += len(source.skipped) + len(faults)
     if skipped:
         say(f"{skipped:,} malformed rows skipped, as data.malformed says")
-    name = cache.key([s.fingerprint for s in sources], formats, spec.columns, spec.limit)
+    name = cache.key(
+        [s.fingerprint for s in sources], formats, spec.format, spec.columns, spec.limit
+    )
     return Part(tuple(records), name, skipped, tuple(formats))
 
 
