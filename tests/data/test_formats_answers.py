@@ -65,6 +65,9 @@ def test_the_common_beginning_is_whole_turns_and_leaves_an_answer() -> None:
     assert isinstance(early, Preference)
     assert [turn.content for turn in early.prompt] == ["a"]
     assert [turn.content for turn in early.chosen] == ["b", "c", "d"]
+    first = read("preference", {"chosen": begin + "d", "rejected": "\n\nHuman: a\n\nAssistant: b"})
+    assert isinstance(first, Preference)
+    assert ([t.content for t in first.prompt], first.rejected) == (["a"], said("b"))
 
 
 def test_margin_and_system() -> None:

@@ -30,7 +30,10 @@ def test_one_list_of_several(lists: Path) -> None:
         {"column_1": "bye", "column_2": "part"},
     ]
     assert [row.origin.line for row in source.rows] == [3, 7]
-    assert source.fingerprint != read(f"{lists}:val")[0].fingerprint
+    (other,) = read(f"{lists}:val")
+    (row,) = other.rows
+    assert (dict(row.fields), row.origin.line) == ({"column_1": "yo", "column_2": "greet"}, 13)
+    assert source.fingerprint != other.fingerprint
 
 
 def test_two_cells_are_what_the_objective_learns_from(lists: Path) -> None:
