@@ -11,7 +11,7 @@ from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Record, Text
 from luthier.data.prepare import Encoded, Part, encode, read_parts
 from luthier.data.template import TokenizerCodec
 from luthier.models.load import (
@@ -141,6 +141,8 @@ def texts_of(record: Record) -> list[str]:
         return [record.text]
     if isinstance(record, Conversation):
         return [turn.content for turn in record.turns]
+    if isinstance(record, ConversationTree):
+        return [node.turn.content for node in record.nodes]
     return []
 
 

@@ -212,7 +212,7 @@ def _survey(seen: Preview, part: Part, rows: int, most: int | None) -> Survey:
         lengths.append(example.depth())
         found.targets += sum(_rows(table) for table in example.targets.values())
         try:
-            kept, lost = fitting(example, seen.codec, seen.policy)
+            kept, lost = fitting(example, seen.objective, seen.codec, seen.policy)
         except DataError as error:
             found.overlong.extend(error.faults)
             continue

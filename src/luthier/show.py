@@ -110,7 +110,7 @@ def show(recipe: Recipe, row: str | None = None, stage: int = 1) -> Shown:
     seen = preview(recipe)
     side, record = _found(seen, row)
     example = seen.objective.encode(record, seen.codec)
-    pieces, cut = fitting(example, seen.codec, seen.policy)
+    pieces, cut = fitting(example, seen.objective, seen.codec, seen.policy)
     notices = []
     if len(pieces) > 1:
         notices.append(f"{example.size:,} tokens, divided into {len(pieces)} windows")

@@ -341,10 +341,29 @@ def test_pairings_carry_the_place(file: Path) -> None:
     )
     assert said(file) == [
         "recipe.yaml:2:33: data.format: 'text' reads rows as Text, and the objective 'sft' learns "
-        "from Conversation",
+        "from Conversation or ConversationTree",
         "recipe.yaml:3:12: training.early_stopping: needs held-out rows to watch, and "
         "data.validation gives none",
     ]
+
+
+def test_a_format_may_have_settings(file: Path) -> None:
+    file.write_text(
+        "model: builtin:nano\ndata: {train: a, format: {kind: oasst, paths: best}}\n",
+    )
+    recipe = load(file)
+    assert recipe.data.format == {"kind": "oasst", "paths": "best"}
+    file.write_text(recipe.to_yaml())
+    assert load(file) == recipe
+    for settings, reason in {
+        "{kind: oasst, path: best}": "data.format.path: unknown key, did you mean 'paths'?",
+        "{kind: oast}": "data.format: unknown format 'oast', did you mean 'oasst'?",
+        "{kind: oasst, paths: preferences}": "data.format: 'oasst' reads rows as Ranking, and the "
+        "objective 'sft' learns from Conversation or ConversationTree",
+    }.items():
+        file.write_text(f"model: builtin:nano\ndata: {{train: a, format: {settings}}}\n")
+        (found,) = said(file)
+        assert reason in found
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,36 @@ def test_whatever_decides_tokens_is_a_miss(tmp_path: Path, monkeypatch: Any) -> 
     assert count.of(lambda: made(source)) == 12
 
 
+ANSWERED = {"text": "nothing else", "role": "assistant", "replies": []}
+ASKED_AGAIN = {"text": "and what more?", "role": "prompter", "replies": [ANSWERED]}
+REPLIES = [
+    {"text": "a far better answer", "role": "assistant", "rank": 0, "replies": []},
+    {"text": "no", "role": "assistant", "rank": 1, "replies": [ASKED_AGAIN, ASKED_AGAIN]},
+]
+TREES: Rows = [
+    {"prompt": {"text": f"question {i}", "role": "prompter", "replies": REPLIES}} for i in range(3)
+]
+
+
+def test_trees_become_examples_with_branches_and_settings_decide(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    source, count = write(tmp_path / "trees.jsonl", TREES), Encodings(monkeypatch)
+    _, trees, said = made(source)
+    assert said[0].endswith("3 rows read as oasst (prompt='prompt'; trees with all their paths)")
+    assert [len(example.segments) for example in trees.examples] == [5, 5, 5]
+    _, best, _ = made(source, format={"kind": "oasst", "paths": "best"})
+    assert [len(example.segments) for example in best.examples] == [1, 1, 1]
+    assert count.seen == 6
+    whole = trees.examples[0]
+    forks = whole.ancestors(4)[:-1]
+    assert len(forks) == 2
+    limit = sum(len(whole.segments[i].tokens) for i in forks)
+    _, short, _ = made(source, codec=builders.codec(limit), overlong="right")
+    assert [len(example.segments) for example in short.examples] == [3, 3, 3]
+    assert (short.counts["cut"]["examples"], short.counts["cut"]["dropped"]) == (3, 0)
+
+
 def test_a_users_own_objective_is_encoded_anew_when_its_code_changes(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

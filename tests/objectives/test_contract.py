@@ -17,8 +17,10 @@ from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
     Conversation,
+    ConversationTree,
     Example,
     Labelled,
+    Node,
     Origin,
     Preference,
     Prompt,
@@ -54,6 +56,9 @@ def record_of(kind: type[Record], number: int) -> Record:
     made: dict[type[Record], Any] = {
         Text: lambda: Text(origin, said),
         Conversation: lambda: Conversation(origin, (*prompt, *answers[0])),
+        ConversationTree: lambda: ConversationTree(
+            origin, (Node(prompt[0]), *(Node(answer[0], 0) for answer in answers))
+        ),
         Preference: lambda: Preference(origin, prompt, *answers),
         Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
         Prompt: lambda: Prompt(origin, prompt),
@@ -218,12 +223,10 @@ def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
     examples = encoded(objective)
     batch = collate(examples)
     table = batch.targets["lm"]
-    labels = torch.full((batch.size,), -100)
-    labels[table["position"]] = table["token"]
     with torch.no_grad():
         scores = models.policy.logits(models.policy.hidden(batch))
         expected = torch.nn.functional.cross_entropy(
-            scores, labels, reduction="sum", label_smoothing=0.1
+            scores[table["position"]], table["token"], reduction="sum", label_smoothing=0.1
         )
         found = objective.loss(models, batch)["nll"]
     assert float(found) == pytest.approx(float(expected), rel=1e-5)

@@ -9,7 +9,7 @@ Shapes as in :mod:`luthier.core.records`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.core.codec import Codec
+from luthier.core.errors import Fault
 from luthier.core.records import Answer, Batch, Example, Prompt, Record, Row, Scored
 from luthier.core.settings import Settings
 
@@ -236,6 +237,16 @@ class Watching(Protocol):
         ...
 
 
+@runtime_checkable
+class Uncoupled(Protocol):
+    """An objective whose loss takes each leaf of an example's tree by itself.
+
+    A cut may then leave one leaf out whole and keep the others.
+    """
+
+    independent_leaves: ClassVar[bool]
+
+
 class Generator(Protocol):
     """Batched sampling from a language model."""
 
@@ -343,9 +354,12 @@ class Metric(Protocol):
 
 
 class Format(Protocol):
-    """Rows to records of one kind."""
+    """Rows to records of one kind. A format may be :class:`Gathering` as well."""
 
-    records: ClassVar[tuple[type[Record], ...]]
+    @property
+    def records(self) -> tuple[type[Record], ...]:
+        """The record types that it gives, under its settings."""
+        ...
 
     def recognise(self, fields: Mapping[str, Any]) -> str | None:
         """What it recognised in a row, said in words, or ``None`` where it is another format's."""
@@ -356,6 +370,22 @@ class Format(Protocol):
 
         Raises:
             DataError: a missing, null or wrongly typed column.
+        """
+        ...
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A format whose rows and records do not match one to one, or hang together.
+
+    A message table has many rows for one tree, a task many instances in one row, and a file one
+    tag scheme for all of its rows.
+    """
+
+    def gather(self, rows: Iterable[Row]) -> Iterator[Row | Fault]:
+        """Rows as ``read`` takes them, one a record, each with the line where it begins.
+
+        A row that belongs to no record is given as a fault, so that nothing is lost uncounted.
         """
         ...
 

@@ -271,12 +271,13 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
         )
     if recipe.data.format != "auto":
         wanted: tuple[type, ...] = objective.records
-        given = kinds.module("data/formats", recipe.data.format).Format.records
+        chosen = kinds.config("data/formats", recipe.data.format)
+        given = kinds.build("data/formats", chosen).records
         if not any(issubclass(each, wanted) for each in given):
             reads, learns = (" or ".join(t.__name__ for t in each) for each in (given, wanted))
             yield Complaint(
                 ("data", "format"),
-                f"'{recipe.data.format}' reads rows as {reads}, and the objective "
+                f"'{chosen.kind}' reads rows as {reads}, and the objective "
                 f"'{recipe.objective.kind}' learns from {learns}",
                 code="pairing",
             )

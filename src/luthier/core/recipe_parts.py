@@ -97,8 +97,9 @@ class DataSpec(Settings):
         json_schema_extra={"anyOf": [_SHARE, *_SOURCES, {"type": "null"}]},
     )
     """A share of the training rows, or a source of its own; 0 for none."""
-    format: str = "auto"
-    """A format's name, a user's own by import path, or ``auto``, which says what it found."""
+    format: str | dict[str, JsonValue] = "auto"
+    """A format's name, a user's own by import path, or ``auto``, which says what it found; with
+    settings ``{kind: oasst, paths: best}``."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Renames: the format's field to the data's column, as ``{prompt: question}``."""
     template: str | None = None
@@ -143,7 +144,7 @@ class DataSpec(Settings):
 
     @field_validator("format")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _known(cls, value: str | dict[str, JsonValue]) -> str | dict[str, JsonValue]:
         if value != "auto":
             kinds.config("data/formats", value)
         return value

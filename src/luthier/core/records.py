@@ -87,6 +87,35 @@ class Conversation(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A turn in a tree of turns.
+
+    Attributes:
+        turn: what was said.
+        parent: index of the node that it answers, which stands before it; ``None`` for a root.
+        rank: its place among the answers to its parent, the best one lowest; ``None`` where no
+            one ranked it.
+    """
+
+    turn: Turn
+    parent: int | None = None
+    rank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationTree(Record):
+    """A conversation that branches: several answers to one turn, each with what followed it.
+
+    :mod:`luthier.core.trees` walks it.
+
+    Attributes:
+        nodes: parents before their children.
+    """
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Labelled(Record):
     """A text (or a pair of texts) with one label, several labels, or a number."""
 

@@ -40,6 +40,30 @@ def csv_rows(
                 yield line, dict(zip(header, cells, strict=True))
 
 
+def headless_rows(stream: IO[bytes], name: str, log: FaultLog, part: str) -> Iterator[Found]:
+    """Records of a file without a header, their cells by number: ``column_1``, ``column_2``.
+
+    All have as many cells as the first one; the delimiter is found as with a header.
+
+    Raises:
+        DataError: ``part`` is not ``headless``.
+    """
+    if part != "headless":
+        cure = "write :headless where the file has no header, or name the file alone"
+        raise DataError(f"a CSV file has no part '{part}'", name, cure, "part")
+    header: list[str] = []
+    with _long_cells():
+        for line, cells, fault in _records(_Lines(stream, name), name, None):
+            if fault is not None:
+                log.add(fault)
+                continue
+            header = header or [f"column_{i}" for i in range(1, len(cells) + 1)]
+            if len(cells) != len(header):
+                log.add(_wrong_width(cells, header, f"{name}:{line}"))
+            else:
+                yield line, dict(zip(header, cells, strict=True))
+
+
 class _Lines:
     """Physical lines as text, one at a time; keeps the fault of bytes that are no UTF-8."""
 

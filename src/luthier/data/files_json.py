@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import IO, Any
 
-from luthier.core.errors import DataError, Fault
+from luthier.core.errors import DataError, Fault, nearest
 from luthier.data.faults import FaultLog
 from luthier.data.lines import Found, bad_utf8, decoded, physical_lines
 
@@ -66,6 +66,33 @@ def json_rows(stream: IO[bytes], name: str, log: FaultLog) -> Iterator[Found]:
         )
 
 
+def list_rows(stream: IO[bytes], name: str, log: FaultLog, part: str) -> Iterator[Found]:
+    """The rows of one of several lists in an object: objects, or lists of cells.
+
+    The cells of a row that is a list go by ``column_1``, ``column_2`` …
+
+    Raises:
+        DataError: malformed JSON, or no list of that name.
+    """
+    scan = _Scan(decoded(stream.read(), name), name)
+    scan.peek()
+    place = f"{name}:{scan.line()}"
+    arrays, _ = _outline(scan)
+    if part not in arrays:
+        found = ", ".join(f"'{key}'" for key in arrays) or "none"
+        message = f"the object holds no list '{part}'; its lists: {found}"
+        raise DataError(message, place, nearest(part, arrays), "part")
+    inner = _Scan(scan.text, name)
+    inner.at = arrays[part]
+    for line, value in _items(inner):
+        if isinstance(value, list):
+            value = {f"column_{i}": cell for i, cell in enumerate(value, start=1)}
+        if isinstance(value, dict):
+            yield line, value
+        else:
+            log.add(_no_object(value, f"{name}:{line}"))
+
+
 class _Scan:
     """A place in a JSON text that moves forward value by value and knows its line."""
 
@@ -119,6 +146,15 @@ class _Scan:
 
 def _objects(scan: _Scan, log: FaultLog) -> Iterator[Found]:
     """The objects of the array that comes next."""
+    for line, value in _items(scan):
+        if isinstance(value, dict):
+            yield line, value
+        else:
+            log.add(_no_object(value, f"{scan.name}:{line}"))
+
+
+def _items(scan: _Scan) -> Iterator[tuple[int, Any]]:
+    """Line and value of each item of the array that comes next."""
     scan.take("[")
     if scan.peek() == "]":
         scan.at += 1
@@ -126,11 +162,7 @@ def _objects(scan: _Scan, log: FaultLog) -> Iterator[Found]:
     while True:
         scan.peek()
         line = scan.line()
-        value = scan.value()
-        if isinstance(value, dict):
-            yield line, value
-        else:
-            log.add(_no_object(value, f"{scan.name}:{line}"))
+        yield line, scan.value()
         if scan.peek() == "]":
             break
         scan.take(",")
@@ -149,7 +181,7 @@ def _wrapped(scan: _Scan, log: FaultLog) -> Iterator[Found]:
         raise DataError(
             f"one object that holds {found} where one list of rows was expected",
             place,
-            "write the rows as an array of objects, or a file for each list",
+            "name one list behind a colon (data.json:train), or write the rows as an array",
             "not-an-array",
         )
     ((_, start),) = arrays.items()

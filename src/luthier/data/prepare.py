@@ -12,7 +12,7 @@ from typing import Any
 
 from luthier.core import cache
 from luthier.core.codec import Codec
-from luthier.core.contracts import Objective
+from luthier.core.contracts import Objective, Uncoupled
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Origin, Record, Text
@@ -93,7 +93,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         nonlocal cut
         for example in _encoded(part.records, objective, codec, faults):
             try:
-                pieces, lost = fitting(example, codec, policy)
+                pieces, lost = fitting(example, objective, codec, policy)
             except DataError as error:
                 faults.extend(error.faults)
                 continue
@@ -121,14 +121,22 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
     return Encoded(examples, counts)
 
 
-def fitting(example: Example, codec: Any, policy: str) -> tuple[list[Example], Cut]:
+def fitting(
+    example: Example, objective: Objective, codec: Any, policy: str
+) -> tuple[list[Example], Cut]:
     """An example as pieces that fit the model, and what was cut away; see :func:`fit`.
 
     Raises:
         DataError: it is too long, under ``overlong: refuse``.
     """
-    bos = codec.tokenizer.bos_token_id
-    return fit(example, codec.max_length, policy, bos=bos, frame=codec.frame)
+    return fit(
+        example,
+        codec.max_length,
+        policy,
+        bos=codec.tokenizer.bos_token_id,
+        independent=isinstance(objective, Uncoupled),
+        frame=codec.frame,
+    )
 
 
 def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: str) -> str:
@@ -153,13 +161,15 @@ def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Pa
     for source in sources:
         fmt, words = recognise(source.rows, spec.format, objective.records, spec.columns)
         say(f"{source.name}: {len(source.rows):,} rows read as {words}")
-        found, faults = read_records(source, fmt, spec.columns, spec.malformed)
+        found, faults = read_records(source, fmt, spec.columns, spec.malformed, spec.limit)
         records.extend(found)
         formats.append(words)
         skipped += len(source.skipped) + len(faults)
     if skipped:
         say(f"{skipped:,} malformed rows skipped, as data.malformed says")
-    name = cache.key([s.fingerprint for s in sources], formats, spec.columns, spec.limit)
+    name = cache.key(
+        [s.fingerprint for s in sources], formats, spec.format, spec.columns, spec.limit
+    )
     return Part(tuple(records), name, skipped, tuple(formats))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from luthier.core import kinds
-from luthier.core.contracts import Format
+from luthier.core.contracts import Format, Gathering
 from luthier.core.errors import DataError, Fault, RecipeError, nearest
 from luthier.core.records import Record, Row
 from luthier.data.faults import SHOWN, FaultLog
@@ -41,7 +42,7 @@ class _Candidate:
 
 def recognise(
     rows: Sequence[Row],
-    name: str = "auto",
+    name: str | Mapping[str, Any] = "auto",
     accept: tuple[type[Record], ...] | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> tuple[Format, str]:
@@ -54,7 +55,8 @@ def recognise(
 
     Args:
         rows: rows of one source; the first ones are looked at.
-        name: a format's name, a user's own by import path, or ``auto``.
+        name: a format's name, a user's own by import path, either with settings as a mapping,
+            or ``auto``.
         accept: record types that the objective takes; ``None`` for any.
         columns: renames, the format's field to the data's column.
 
@@ -86,7 +88,11 @@ def recognise(
 
 
 def read_records(
-    source: Source, fmt: Format, columns: Mapping[str, str], malformed: str
+    source: Source,
+    fmt: Format,
+    columns: Mapping[str, str],
+    malformed: str,
+    limit: int | None = None,
 ) -> tuple[list[Record], list[Fault]]:
     """Every row of a source as a record.
 
@@ -95,6 +101,7 @@ def read_records(
         fmt: their format.
         columns: renames, the format's field to the data's column.
         malformed: ``refuse`` raises where rows are faulty, ``skip`` leaves them out.
+        limit: at most so many records, of a format that makes several of a row.
 
     Returns:
         The records, and the faults of the rows left out.
@@ -104,12 +111,22 @@ def read_records(
     """
     log = FaultLog(malformed)
     records: list[Record] = []
-    for row in source.rows:
+    for row in gathered(fmt, (rename(row, columns) for row in source.rows)):
+        if isinstance(row, Fault):
+            log.add(row)
+            continue
+        if limit is not None and len(records) >= limit:
+            break
         try:
-            records.append(fmt.read(rename(row, columns)))
+            records.append(fmt.read(row))
         except DataError as error:
             log.add(*error.faults)
     return records, list(log.finish(len(records)))
+
+
+def gathered(fmt: Format, rows: Iterable[Row]) -> Iterator[Row | Fault]:
+    """Rows as a format reads them, one a record, and the faults of those that give none."""
+    return fmt.gather(rows) if isinstance(fmt, Gathering) else iter(rows)
 
 
 def rename(row: Row, columns: Mapping[str, str]) -> Row:
@@ -145,7 +162,10 @@ def _check_named(
     if not _accepted(named.format, accept):
         raise _unwanted([named], rows, accept)
     faults: list[Fault] = []
-    for row in rows:
+    for row in gathered(named.format, rows):
+        if isinstance(row, Fault):
+            faults.append(row)
+            continue
         try:
             named.format.read(row)
             return
@@ -156,16 +176,17 @@ def _check_named(
     raise DataError.of([first, *faults[:SHOWN]])
 
 
-def _ask(name: str, rows: Sequence[Row]) -> _Candidate:
+def _ask(name: str | Mapping[str, Any], rows: Sequence[Row]) -> _Candidate:
     try:
-        fmt: Format = kinds.build(_FOLDER, kinds.config(_FOLDER, name))
+        settings = kinds.config(_FOLDER, name)
+        fmt: Format = kinds.build(_FOLDER, settings)
     except kinds.BadKindError as error:
         raise error.error from None
     except kinds.BadConfigError as error:
         raise RecipeError(f"format '{name}' cannot be used without settings: {error}") from error
     said = [words for row in rows if (words := fmt.recognise(row.fields)) is not None]
     words = max(said, key=len, default="")
-    return _Candidate(name, fmt, len(said), words, frozenset(_COLUMN.findall(words)))
+    return _Candidate(settings.kind, fmt, len(said), words, frozenset(_COLUMN.findall(words)))
 
 
 def _accepted(fmt: Format, accept: tuple[type[Record], ...] | None) -> bool:

@@ -3,8 +3,12 @@
 ========================  ======================================================================
 value                     rows
 ========================  ======================================================================
-a file                    ``.jsonl .ndjson .json .csv .tsv .parquet .txt``; the text ones also
+a file                    ``.jsonl .ndjson .json .csv .tsv .parquet .txt``, and CoNLL columns as
+                          ``.conll .conll.txt .iob .iob2 .bio .annotated``; the text ones also
                           packed with ``.gz``, ``.xz`` or ``.bz2``
+``data.json:train``       one of several lists in a JSON file, by its name; rows that are lists
+                          themselves have the columns ``column_1``, ``column_2`` …
+``data.csv:headless``     a CSV or TSV file without a header, its columns named likewise
 a folder                  every such file in it, in order of name
 a list of paths           each of them
 ``owner/name``            a data set on the hub, split ``train``; ``owner/name:split`` and
@@ -136,6 +140,12 @@ def _read_named(name: str, how: _How) -> list[Source]:
         return _read_each(inside, how)
     if there:
         return [within(how.timeout, str(path), lambda watch: _read_file(path, how, watch))]
+    whole, _, part = name.rpartition(":")
+    file = Path(os.path.expanduser(whole))
+    if part and files.supported(file):
+        if not file.is_file():
+            raise _no_such_file(whole, file)
+        return [within(how.timeout, name, lambda watch: _read_file(file, how, watch, part))]
     match = _HUB_ID.fullmatch(name)
     if match is None or files.supported(path):
         raise _no_such_file(name, path)
@@ -145,15 +155,17 @@ def _read_named(name: str, how: _How) -> list[Source]:
     return [within(how.timeout, named, lambda watch: _read_hub(identity, rest, how, watch))]
 
 
-def _read_file(path: Path, how: _How, watch: Watch) -> Source:
+def _read_file(path: Path, how: _How, watch: Watch, part: str | None = None) -> Source:
     name = str(path)
     log = FaultLog(how.malformed)
     try:
-        rows = tuple(_numbered(files.rows(path, log, watch), name, how.limit))
+        rows = tuple(_numbered(files.rows(path, log, watch, part), name, how.limit))
         with watch.open(path) as stream:
             fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", name, code="file") from error
+    if part is not None:
+        name, fingerprint = f"{name}:{part}", f"{fingerprint}:{part}"
     return _finished(name, rows, log, fingerprint)
 
 

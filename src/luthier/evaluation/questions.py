@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.core.records import Conversation, Example, Labelled, Origin, Record, Text, Turn
+from luthier.core.records import (
+    Conversation,
+    ConversationTree,
+    Example,
+    Labelled,
+    Origin,
+    Record,
+    Text,
+    Turn,
+)
+from luthier.core.trees import best
 
 #: Of raw text, how much is shown as a prompt, in tokens.
 _OPENING = 48
@@ -34,14 +44,17 @@ def questions(
 ) -> list[Question]:
     """At most ``count`` prompts: the conversations' last questions, or openings of raw text.
 
+    A conversation that branches asks what its best-ranked path asks.
+
     Args:
         records: held-out records.
         examples: the same in tokens; raw text is asked to go on from a window's opening.
         codec: turns to tokens.
         count: how many.
     """
-    if any(isinstance(record, Conversation) for record in records):
-        asked = (_asked(r, codec) for r in records if isinstance(r, Conversation))
+    talks = [best(r) if isinstance(r, ConversationTree) else r for r in records]
+    if any(isinstance(talk, Conversation) for talk in talks):
+        asked = (_asked(talk, codec) for talk in talks if isinstance(talk, Conversation))
         return [found for found in asked if found is not None][:count]
     long = [e for e in examples if len(e.segments) == 1 and e.size >= 2 * _OPENING]
     taken = min(count, len(long))
@@ -79,6 +92,8 @@ def spoken(record: Record) -> str:
         return record.text if record.pair is None else f"{record.text}\n{record.pair}"
     if isinstance(record, Conversation):
         return _spoken(record.turns)
+    if isinstance(record, ConversationTree):
+        return _spoken([node.turn for node in record.nodes])
     return record.text if isinstance(record, Text) else ""
 
 

@@ -32,6 +32,12 @@ def pick(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def headless(fields: Mapping[str, Any]) -> list[str]:
+    """The columns of a row without names of its own, in order; none where it has some."""
+    names = [f"column_{i}" for i in range(1, len(fields) + 1)]
+    return names if fields and fields.keys() == set(names) else []
+
+
 def need(row: Row, names: Sequence[str], what: str) -> str:
     """The name of a column that must be there.
 

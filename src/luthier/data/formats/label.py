@@ -11,6 +11,7 @@ from luthier.core.errors import DataError
 from luthier.core.records import Labelled, Origin, Record, Row
 from luthier.data.formats._fields import (
     LABELS,
+    headless,
     need,
     nested,
     pick,
@@ -39,7 +40,7 @@ class Format:
 
     A whole number is a class's name (``3`` is class ``"3"``), a number with a point is a number
     to be predicted, a list is several labels, none of them if empty. A cell of a CSV file is
-    always text.
+    always text. Rows of two cells without names are a text and its label.
     """
 
     records: ClassVar[tuple[type[Record], ...]] = (Labelled,)
@@ -50,8 +51,11 @@ class Format:
 
     def recognise(self, fields: Mapping[str, Any]) -> str | None:
         """The columns of the text, of the second text where there is one, and of the label."""
-        label, pair = pick(fields, LABELS), _pair(fields)
+        cells, pair = headless(fields), _pair(fields)
+        label = pick(fields, LABELS)
         first = pair[0] if pair else pick(fields, _TEXTS)
+        if len(cells) == 2:
+            first, label = cells
         if label is None or first is None or nested(fields[first]):
             return None
         if isinstance(fields[label], Mapping):
@@ -61,9 +65,12 @@ class Format:
 
     def read(self, row: Row) -> Record:
         """The text and the label of a row."""
-        pair = _pair(row.fields)
-        first = pair[0] if pair else need(row, _TEXTS, "text")
-        column = need(row, LABELS, "label")
+        pair, cells = _pair(row.fields), headless(row.fields)
+        if len(cells) == 2:
+            first, column = cells
+        else:
+            first = pair[0] if pair else need(row, _TEXTS, "text")
+            column = need(row, LABELS, "label")
         return Labelled(
             row.origin,
             text(row, first, "text"),

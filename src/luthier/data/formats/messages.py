@@ -83,15 +83,15 @@ class Format:
                 'write [{"role": "user", "content": "…"}, …]',
                 "type",
             )
-        turns = [_turn(item, f"{column}[{i}]", row.origin) for i, item in enumerate(value)]
-        if not any(turn.role == "assistant" for turn in turns):
+        turns = [turn(item, f"{column}[{i}]", row.origin) for i, item in enumerate(value)]
+        if not any(each.role == "assistant" for each in turns):
             raise DataError(
                 f"no assistant turn among the {len(turns)} messages of '{column}'",
                 str(row.origin),
                 "there is nothing to learn from; take the row out",
                 "no-assistant",
             )
-        if not any(turn.role == "system" for turn in turns):
+        if not any(each.role == "system" for each in turns):
             turns = [*system_turns(row), *turns]
         return Conversation(row.origin, (*tools_turns(row), *turns))
 
@@ -109,7 +109,12 @@ def _keys(message: Mapping[str, Any]) -> tuple[str, str] | None:
     return ("from", "value") if "from" in message and "value" in message else None
 
 
-def _turn(message: Any, place: str, origin: Origin) -> Turn:
+def turn(message: Any, place: str, origin: Origin) -> Turn:
+    """One message as a turn.
+
+    Raises:
+        DataError: no message, an unknown role, content that is no text.
+    """
     if not isinstance(message, Mapping) or (keys := _keys(message)) is None:
         found = f"has {quoted(message)}" if isinstance(message, Mapping) else f"is {said(message)}"
         raise DataError(
@@ -118,7 +123,7 @@ def _turn(message: Any, place: str, origin: Origin) -> Turn:
             'write {"role": "user", "content": "…"}',
             "message",
         )
-    role = _role(message[keys[0]], place, origin)
+    role = role_of(message[keys[0]], place, origin)
     if message.get("weight") not in (None, 1):
         raise DataError(
             f"{place} has weight {message['weight']}",
@@ -140,7 +145,12 @@ def _turn(message: Any, place: str, origin: Origin) -> Turn:
     return Turn(role, content, calls)
 
 
-def _role(value: Any, place: str, origin: Origin) -> str:
+def role_of(value: Any, place: str, origin: Origin) -> str:
+    """A role by its usual name.
+
+    Raises:
+        DataError: a role that no one knows.
+    """
     role = _ROLES.get(value.lower()) if isinstance(value, str) else None
     if role is None:
         raise DataError(
