@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +84,11 @@ def _tokens(recipe: Recipe, objective: Objective, records: Sequence[Record]) -> 
     """The recipe's path to tokens, its objective settled on the training records."""
     tokenizer: Any = None
     if recipe.model.architecture is not None:
-        part = Part(tuple(records), f"check-{len(records)}", 0, ())
-        tokenizer = scratch_tokenizer(recipe.model, part, lambda said: None)
+        content = hashlib.sha256()
+        for record in records:
+            content.update(repr(record).encode("utf-8", "replace"))
+        part = Part(tuple(records), content.hexdigest(), 0, ())
+        tokenizer = scratch_tokenizer(recipe.model, part, _unsaid)
     if isinstance(objective, Settling):
         known = known_head(recipe.model)
         objective = objective.settled(records, known.labels if known else ())
@@ -94,3 +98,7 @@ def _tokens(recipe: Recipe, objective: Objective, records: Sequence[Record]) -> 
     trunk: Any = loaded.model.trunk
     rows = int(trunk.get_input_embeddings().weight.shape[0])
     return Tokens(objective, make_codec(recipe, loaded), rows, policy)
+
+
+def _unsaid(said: str) -> None:
+    """What training would say of the model is not what was asked."""

@@ -217,12 +217,6 @@ def short_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
 
 
-def excerpt(text: str, most: int = 40) -> str:
-    """The beginning of a text on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
 def _said(turns: Sequence[Turn]) -> str:
     return "\n".join(turn.content for turn in turns)
 

@@ -23,13 +23,19 @@ TYPE = Code(
     "D007", "error", "a value that its format does not take", "write it as the format has it"
 )
 FORMAT = Code(
-    "D008", "error", "no format fits the rows, or several do", "name `format:` and `columns:`"
+    "D008",
+    "error",
+    "no format fits the rows, or several do",
+    "name `format:` and `columns:` in a recipe; `luthier list formats` shows them",
 )
 TAGS = Code("D010", "error", "tag sequence invalid", "an I- tag follows a B- or I- of its kind")
 SPANS = Code(
     "D011", "error", "spans overlap or lie off the token grid", "mend start and end of the span"
 )
 SPLIT = Code("D012", "error", "the split leaves nothing", "name a file for `validation:`, or 0")
+EQUAL = Code(
+    "D022", "error", "chosen equals rejected", "there is nothing to prefer: take the row out"
+)
 PROMPTS = Code(
     "D023", "error", "a preference whose two answers follow different prompts", "one prompt a pair"
 )
@@ -50,9 +56,10 @@ FAULTS: Mapping[str, Code] = {
     "encoding": ENCODING,
     **dict.fromkeys(("missing", "null", "no-assistant"), COLUMN),
     **dict.fromkeys(("columns", "unrecognised", "format", "ambiguous"), FORMAT),
-    **dict.fromkeys(("tag", "tags", "tag-sequence", "scheme"), TAGS),
-    **dict.fromkeys(("span", "spans", "overlap", "grid", "offsets"), SPANS),
-    **dict.fromkeys(("prompt", "prompts", "prompt-differs", "different-prompts"), PROMPTS),
+    **dict.fromkeys(("tag", "tags", "tag-name"), TAGS),
+    **dict.fromkeys(("span", "spans"), SPANS),
+    "equal": EQUAL,
+    "prompt": PROMPTS,
 }
 
 
@@ -71,10 +78,13 @@ class Check(Base):
         TAGS,
         SPANS,
         SPLIT,
+        EQUAL,
         PROMPTS,
     )
 
 
 def finding(fault: Fault) -> Finding:
     """The finding of a fault that a reader or a format raised."""
-    return FAULTS.get(fault.code, TYPE).at(fault.place, fault.message, fault.cure)
+    code = FAULTS.get(fault.code, TYPE)
+    cure = "" if "\n" in fault.cure else fault.cure  # a list of formats is no line
+    return code.at(fault.place, fault.message, cure)

@@ -47,7 +47,7 @@ _COMMON = {
     "Spanish": "el los las una por con para que está del pero muy como también",
     "French": "les des une est dans pour que qui avec sur pas vous nous était",
     "German": "der die das und ist nicht ein eine mit von auf den für ich",
-    "Italian": "il gli che una per non con sono della anche più questo nel è",
+    "Italian": "il gli che una per non sono della anche più questo nel è di",
     "Portuguese": "os uma não com para que dos das mas como você muito ao são",
     "Dutch": "het een van en dat niet zijn met voor maar ook op wat ik",
 }
@@ -56,8 +56,9 @@ for _language, _words in _COMMON.items():
     for _word in _words.split():
         _WORDS.setdefault(_word, set()).add(_language)
 _ALPHABETIC = re.compile("[a-z\u00df-\u024f]+")
-#: Characters and words looked at, common words needed, share of the rows that one must have.
-_LOOKED, _HITS, _MAIN = 2_000, 4, 0.8
+#: Characters looked at; common words needed, and how many different ones; the share of the rows
+#: that makes a language the main one.
+_LOOKED, _HITS, _DIFFERENT, _MAIN = 2_000, 4, 3, 0.8
 _ROWS = 10
 
 
@@ -119,9 +120,12 @@ def language(text: str) -> str:
         if counts[most] > max(8, latin):
             return "Japanese" if counts["Japanese"] > 4 and most == "Chinese" else most
     hits: Counter[str] = Counter()
+    met: dict[str, set[str]] = {}
     for word in _ALPHABETIC.findall(text.lower()):
-        hits.update(_WORDS.get(word, ()))
+        for each in _WORDS.get(word, ()):
+            hits[each] += 1
+            met.setdefault(each, set()).add(word)
     ranked = hits.most_common(2)
-    if not ranked or ranked[0][1] < _HITS:
+    if not ranked or ranked[0][1] < _HITS or len(met[ranked[0][0]]) < _DIFFERENT:
         return ""
     return ranked[0][0] if len(ranked) == 1 or ranked[0][1] >= 2 * ranked[1][1] else ""
