@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -377,3 +378,15 @@ def test_the_output_reads_well_at_80_columns(
     listed = capsys.readouterr().out
     assert all(code.name in listed for code in codes())
     assert max(map(len, [*out.splitlines(), *listed.splitlines()])) <= 100
+
+
+def test_the_page_lists_the_codes_as_they_are() -> None:
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("page", root / "tools" / "write_data_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (root / "docs" / "data.md").read_text(encoding="utf-8")
+    assert module.table() in page
+    assert all(f"| {code.name} |" in page for code in codes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,9 +91,10 @@ class Findings:
         self._errors = 0
 
     def add(self, finding: Finding) -> None:
-        """Notes a finding; the same code at the same place twice in a row counts once."""
+        """Notes a finding; the same code twice in a row at one line counts once."""
         kept = self._kept.setdefault(finding.code, [])
-        if kept and kept[-1].place == finding.place and ":" in finding.place:
+        numbered = finding.place.rpartition(":")[2].isdigit()
+        if numbered and kept and kept[-1].place == finding.place:
             return
         self.totals[finding.code] += 1
         self._errors += finding.severity == "error"
@@ -125,13 +126,3 @@ class Findings:
             "totals": dict(sorted(self.totals.items())),
             "findings": [one.plain() for kept, _ in self.groups() for one in kept],
         }
-
-
-def table(codes: Sequence[Code]) -> Sequence[Mapping[str, str]]:
-    """Codes as rows, in order; a name that stands twice is a programmer's mistake."""
-    names = [code.name for code in codes]
-    assert len(set(names)) == len(names), sorted(n for n in names if names.count(n) > 1)
-    return [
-        {"code": c.name, "severity": c.severity, "title": c.title, "cure": c.cure}
-        for c in sorted(codes, key=lambda code: code.name)
-    ]

@@ -121,7 +121,9 @@ class Report:
 def codes() -> list[Code]:
     """Every code that a check of the folder can give."""
     modules = (kinds.module(_FOLDER, name) for name in kinds.names(_FOLDER))
-    return sorted((c for m in modules for c in m.Check.codes), key=lambda code: code.name)
+    found = [code for module in modules for code in module.Check.codes]
+    assert len({code.name for code in found}) == len(found), "a code that two checks give"
+    return sorted(found, key=lambda code: code.name)
 
 
 def sides(values: Sequence[str]) -> tuple[list[tuple[str, Any]], bool]:

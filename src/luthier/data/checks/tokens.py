@@ -11,8 +11,8 @@ from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Code, Finding
 from luthier.core.records import Example, Record
 from luthier.data.checks import reading
+from luthier.data.checks._base import TRAIN, Tokens
 from luthier.data.checks._base import Check as Base
-from luthier.data.checks._base import Tokens
 from luthier.data.length import Cut, fit
 
 NOTHING = Code(
@@ -103,8 +103,17 @@ class Check(Base):
         if self.known.tokens is None or not self.known.records:
             return
         places = self.known.places
-        trained = [r for n, r in self.known.records if places.split_of[n] == places.split_of[0]]
-        tokens = self.known.tokens(trained)
+        everything = [record for _, record in self.known.records]
+        trained = [record for n, record in self.known.records if places.split(n) == TRAIN]
+        try:
+            tokens = self.known.tokens(trained or everything)
+        except DataError as error:  # labels that no objective can settle on
+            for fault in error.faults:
+                yield OTHER.at(fault.place or places.sources[0], fault.message, fault.cure)
+            return
+        yield from self._encoded(tokens)
+
+    def _encoded(self, tokens: Tokens) -> Iterable[Finding]:
         cut, learned = Cut(), 0
         for _, record in self.known.records:
             try:
