@@ -179,6 +179,50 @@ def test_columns_and_format_of_the_recipe_are_used(tmp_path: Path) -> None:
     assert totals(report) == {"D003": 1}
 
 
+def classified(folder: Path, labels: list[str], **objective: Any) -> recipes.Recipe:
+    path = folder / "rows.csv"
+    rows = [f"a text of number {n},{label}\n" for n, label in enumerate(labels)]
+    path.write_text("text,label\n" + "".join(rows))
+    return recipes.validate(
+        {
+            "model": "builtin:nano",
+            "objective": {"kind": "classification", **objective},
+            "data": {"train": str(path), "validation": 0},
+        }
+    )
+
+
+def test_a_label_outside_the_recipe_s_classes_is_told_once(tmp_path: Path) -> None:
+    recipe = classified(tmp_path, ["wet", "dry", "wett", "dry"], classes=["dry", "wet"])
+    (report,) = check_recipe(recipe)
+    assert totals(report) == {"D020": 1}
+    assert place(report, "D020") == "rows.csv:4"
+
+
+def test_labels_that_nothing_can_be_learned_from_are_a_finding(tmp_path: Path) -> None:
+    (report,) = check_recipe(classified(tmp_path, ["wet", "wet"]))
+    assert totals(report) == {"D038": 1}
+
+
+def test_numbers_are_no_classes(tmp_path: Path) -> None:
+    labels = [f"{n / 7:.3f}" for n in range(30)]
+    (report,) = check_recipe(classified(tmp_path, labels, problem_type="regression"))
+    assert totals(report) == {}
+
+
+def test_how_far_the_pass_is(tmp_path: Path) -> None:
+    told: list[tuple[float, str]] = []
+    check_recipe(
+        recipe_of(
+            tmp_path, [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(1200)]
+        ),
+        progress=lambda share, doing: told.append((share, doing)),
+    )
+    assert [doing for _, doing in told[:2]] == ["499 rows", "999 rows"]
+    assert all(0 <= share <= 1 for share, _ in told)
+    assert told[-1] == (1.0, "comparing")
+
+
 def test_the_command_takes_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe_of(tmp_path, [*sums(), {"prompt": "x", "response": None}])
     path = tmp_path / "recipe.yaml"

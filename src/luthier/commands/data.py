@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from luthier.core.findings import Finding
     from luthier.data.check import Progress, Report
 
+#: Under a finding's place.
+_INDENT = 11
+
 app = typer.Typer(help="Check data before training on it.", no_args_is_help=True)
 
 
@@ -125,28 +128,38 @@ def _print(reports: Sequence[Report]) -> None:
         if len(reports) > 1:
             screen.heading(made, f"Stage {number} of {len(reports)}")
         for kept, total in report.findings.groups():
-            for finding in kept:
-                _print_finding(made, finding)
-            if total > len(kept):
-                made.print(f"           … and {total - len(kept):,} more {kept[0].code}")
+            _print_group(made, kept, total)
         if report.findings.totals:
             made.print()
         _print_summary(made, report)
 
 
+def _print_group(made: Console, kept: Sequence[Finding], total: int) -> None:
+    """Findings of one code: a line each for tools; on a terminal wrapped, a shared cure once."""
+    from luthier.commands import screen
+
+    for number, finding in enumerate(kept, start=1):
+        if not made.is_terminal:
+            made.print(str(finding), soft_wrap=True)
+            continue
+        _print_finding(made, finding)
+        if number == len(kept) or kept[number].cure != finding.cure:
+            screen.paragraph(made, f"cure: {finding.cure}", indent=_INDENT, style="dim")
+    if total > len(kept):
+        made.print(f"{' ' * _INDENT}… and {total - len(kept):,} more {kept[0].code}")
+
+
 def _print_finding(made: Console, finding: Finding) -> None:
-    """One line, for tools; wrapped below its code on a terminal."""
     from rich.text import Text
 
     from luthier.commands import screen
 
-    if not made.is_terminal:
-        made.print(str(finding), soft_wrap=True)
-        return
     style = "bold red" if finding.severity == "error" else "yellow"
+    if len(finding.head) + len(finding.message) + 2 <= made.width:
+        made.print(Text.assemble((finding.head, style), "  ", finding.message))
+        return
     made.print(Text(finding.head, style=style), soft_wrap=True)
-    screen.paragraph(made, finding.message, indent=11)
-    screen.paragraph(made, f"cure: {finding.cure}", indent=11, style="dim")
+    screen.paragraph(made, finding.message, indent=_INDENT)
 
 
 def _print_summary(made: Console, report: Report) -> None:

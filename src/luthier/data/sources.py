@@ -132,8 +132,9 @@ def stream(value: Any, *, limit: int | None = None, watch: Watch | None = None) 
         if path.exists() and not path.is_dir():
             return [_streamed(str(path), lambda log: files.rows(path, log, eye), limit)]
 
-    def others(_: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for source in _read_named(name, _How(limit, "refuse", 300.0)):
+    def others(log: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for source in _read_named(name, _How(limit, "skip", 300.0)):
+            log.add(*source.skipped)
             yield from ((row.origin.line, row.fields) for row in source.rows)
 
     return [_streamed(name, others, limit)]

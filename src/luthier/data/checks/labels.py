@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ LENGTH = Code(
     "a model may learn to count: balance the lengths of the classes",
 )
 _MOST = 10.0
+_DECIMAL = re.compile(r"[-+]?\d*\.\d+")
 #: Rows below which nothing is said about lengths.
 _ENOUGH = 40
 _BINS = 10
@@ -70,8 +72,8 @@ class Check(Base):
         """A label that the training rows, or the recipe, do not have."""
         labels = seen.record.label if isinstance(seen.record, Labelled) else ()
         names = (labels,) if isinstance(labels, str) else labels
-        if isinstance(names, float):
-            return
+        if isinstance(names, float) or any(map(_DECIMAL.fullmatch, names)):
+            return  # numbers to be predicted; a CSV file has them as text
         for name in names:
             allowed = self._allowed(seen.split)
             if allowed and name not in allowed:
@@ -81,7 +83,7 @@ class Check(Base):
                     nearest(name, allowed),
                 )
             self._counts[seen.split][name] += 1
-        if seen.label is not None:
+        if seen.label is not None and names:
             self._rows.append(seen.number)
             self._label.append(self._numbers.setdefault(seen.label, len(self._numbers)))
             self._length.append(min(len(seen.whole), 2**31))

@@ -80,6 +80,8 @@ _FAULTS: Mapping[str, Code] = {
     "template_rewrites": REWRITES,
     "template_prompt": REWRITES,
 }
+#: What the check of labels has told already.
+_TOLD = ("class",)
 
 
 class Check(Base):
@@ -119,7 +121,8 @@ class Check(Base):
             try:
                 example = tokens.objective.encode(record, tokens.codec)
             except UserError as error:
-                yield from (_finding(fault, record) for fault in error.faults)
+                new = [fault for fault in error.faults if fault.code not in _TOLD]
+                yield from (_finding(fault, record) for fault in new)
                 continue
             learned += sum(len(next(iter(t.values()))) for t in example.targets.values())
             yield from judged(example, tokens)
