@@ -212,6 +212,7 @@ def test_numbers_are_no_classes(tmp_path: Path) -> None:
 
 def test_how_far_the_pass_is(tmp_path: Path) -> None:
     told: list[tuple[float, str]] = []
+    rows = [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(1200)]
     check_recipe(
         recipe_of(
             tmp_path, [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(1200)]
