@@ -214,10 +214,7 @@ def test_how_far_the_pass_is(tmp_path: Path) -> None:
     told: list[tuple[float, str]] = []
     rows = [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(1200)]
     check_recipe(
-        recipe_of(
-            tmp_path, [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(1200)]
-        ),
-        progress=lambda share, doing: told.append((share, doing)),
+        recipe_of(tmp_path, rows), progress=lambda share, doing: told.append((share, doing))
     )
     assert [doing for _, doing in told[:2]] == ["499 rows", "999 rows"]
     assert all(0 <= share <= 1 for share, _ in told)

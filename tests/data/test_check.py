@@ -326,6 +326,7 @@ def test_what_is_personal_is_masked_wherever_it_is_said(
         "Write to info@example.com.",
         "Call 555-0123 or (212) 555-0142.",
         "It cost 1234567890123456 pounds, order 4821 of 2024-05-03, 10.5.0.1 at 12:30.",
+        "Pay with 4111 1111 1111 1112 please.",
         "Flights AA 1234 and BA 5678; between 1914 and 1918; ISBN 978-3-16-148410-0.",
         "Use <b>bold</b> in html like this.",
         "if a < b and c > d: print('x & y')",

@@ -49,6 +49,9 @@ def test_every_line_is_a_row_or_a_fault(raw: bytes) -> None:
         (source,) = stream(str(path))
         items = list(source.items)
         report = check(Ask([("rows", str(path))]))
+    places = [str(item.origin) if isinstance(item, Row) else item.place for item in items]
+    at = [int(place.removeprefix(f"{path}:")) for place in places if place != str(path)]
+    assert at == sorted(at)
     utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
     body = raw.removeprefix(b"\xef\xbb\xbf")
     written = sum(not blank(line) for line in body.split(b"\n"))

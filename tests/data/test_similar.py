@@ -145,3 +145,12 @@ def test_runs_give_every_pair_once_and_no_key_in_two_parts(keys: list[int], run:
     assert found == sorted((key, number) for number, key in enumerate(keys))
     seen = [set(k) for k, _ in parts]
     assert sum(map(len, seen)) == len(set().union(*seen))
+
+
+def test_runs_are_read_in_parts_of_about_their_own_size(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, "keys", 1000)
+    keys = np.random.default_rng(0).integers(0, 2**64 - 1, 10_000, dtype=np.uint64)
+    for start in range(0, len(keys), 100):
+        runs.add(keys[start : start + 100], np.arange(100, dtype=np.uint32))
+    assert len(list(tmp_path.iterdir())) == 10
+    assert max(len(part) for part, _ in runs.parts()) < 1200
