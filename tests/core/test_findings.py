@@ -24,6 +24,10 @@ def test_a_row_that_two_checks_name_counts_once_and_a_file_each_time() -> None:
     for place in ("a.jsonl:7", "a.jsonl:7", "a.jsonl:8", "hub/set:dev", "hub/set:dev"):
         findings.add(ERROR.at(place))
     assert findings.totals["D901"] == 4
+    for line in range(100, 120):
+        findings.add(ERROR.at(f"a.jsonl:{line}"))
+        findings.add(ERROR.at(f"a.jsonl:{line}"))
+    assert findings.totals["D901"] == 24
 
 
 def test_words_and_plain_data() -> None:

@@ -88,14 +88,16 @@ class Findings:
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
         self._kept: dict[str, list[Finding]] = {}
+        self._last: dict[str, str] = {}
         self._errors = 0
 
     def add(self, finding: Finding) -> None:
         """Notes a finding; the same code twice in a row at one line counts once."""
         kept = self._kept.setdefault(finding.code, [])
         numbered = finding.place.rpartition(":")[2].isdigit()
-        if numbered and kept and kept[-1].place == finding.place:
+        if numbered and self._last.get(finding.code) == finding.place:
             return
+        self._last[finding.code] = finding.place
         self.totals[finding.code] += 1
         self._errors += finding.severity == "error"
         if len(kept) < SHOWN:

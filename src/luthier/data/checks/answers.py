@@ -1,4 +1,4 @@
-"""Answers: empty ones, and one that stands after many prompts."""
+"""One answer that stands after many prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from luthier.core.findings import Code, Finding
 from luthier.core.records import Conversation, SourceTarget
 from luthier.data.checks._base import Check as Base
 from luthier.data.checks._base import Known, Seen, short_hash
-from luthier.data.checks.reading import EMPTY
 from luthier.data.runs_sorted import Runs
 
 REPEATED = Code(
@@ -40,10 +39,8 @@ class Check(Base):
         self._keys: list[tuple[int, int]] = []
 
     def see(self, seen: Seen) -> Iterable[Finding]:
-        """An assistant turn without text, where a format lets one through."""
+        """Takes the only answer of a row, and its prompt."""
         record, answers = seen.record, seen.answers
-        if isinstance(record, Conversation) and not all(answer.strip() for answer in answers):
-            yield EMPTY.at(seen.place, "an assistant turn is empty")
         if isinstance(record, Conversation | SourceTarget) and len(answers) == 1:
             answer = " ".join(answers[0].lower().split())
             if answer.count(" ") + 1 >= _WORDS:
@@ -52,6 +49,7 @@ class Check(Base):
                 self._prompts.append(short_hash(seen.prompt))
                 if len(self._keys) >= 1 << 16:
                     self._hand_on()
+        return ()
 
     def close(self) -> Iterable[Finding]:
         """Answers with many different prompts, at the first row of each."""
