@@ -73,6 +73,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     "words",
     [[name] for name in COMMANDS]
     + [["recipe"], ["recipe", "schema"], ["recipe", "check"]]
+    + [["data"], ["data", "check"], ["data", "codes"]]
     + [["cache"], ["cache", "clear"], ["cache", "trim"]],
     ids=" ".join,
 )

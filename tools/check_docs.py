@@ -16,7 +16,7 @@ def main() -> int:
     """Prints every fault; the exit status is 1 where there is one."""
     documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
     faults = [fault for path in documents for fault in [*_links(path), *_targets(path)]]
-    faults += _recipe_page()
+    faults += _stale()
     for fault in faults:
         print(fault)
     print(f"{len(documents)} documents, {len(faults)} faults")
@@ -45,15 +45,14 @@ def _targets(path: Path) -> list[str]:
     ]
 
 
-def _recipe_page() -> list[str]:
-    """docs/recipe.md says what the recipe model says."""
-    script = ROOT / "tools" / "write_recipe_page.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], check=False)
-    return (
-        []
-        if done.returncode == 0
-        else ["docs/recipe.md is stale: python tools/write_recipe_page.py"]
-    )
+def _stale() -> list[str]:
+    """Pages that are made from the code say what the code says."""
+    faults = []
+    for page, tool in (("recipe", "write_recipe_page.py"), ("data", "write_data_page.py")):
+        script = ROOT / "tools" / tool
+        if subprocess.run([sys.executable, str(script), "--check"], check=False).returncode:
+            faults.append(f"docs/{page}.md is stale: python tools/{tool}")
+    return faults
 
 
 if __name__ == "__main__":

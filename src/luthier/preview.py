@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.assemble import make_codec, scratch_tokenizer
@@ -56,6 +56,17 @@ def preview(recipe: Recipe, tokenizer: Any = None) -> Preview:
     objective: Objective = kinds.build("objectives", recipe.objective)
     said: list[str] = []
     (train, held), faults = _read(recipe, objective, said)
+    found = dressed(recipe, objective, train, tokenizer)
+    return replace(found, held=held, faults=faults, said=[*said, *found.said])
+
+
+def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = None) -> Preview:
+    """The same for training records that are read already.
+
+    Raises:
+        UserError: no such model, or records that the objective cannot settle on.
+    """
+    said: list[str] = []
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
     if isinstance(objective, Settling):
@@ -67,7 +78,7 @@ def preview(recipe: Recipe, tokenizer: Any = None) -> Preview:
     codec = make_codec(recipe, loaded)
     said += [*loaded.said, *codec.said]
     policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
-    return Preview(recipe, objective, train, held, faults, loaded, codec, policy, said)
+    return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
 
 
 def _read(

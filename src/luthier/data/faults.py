@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from luthier.core.errors import DataError, Fault
 
 #: Faults that one error spells out; the rest are counted.
@@ -48,3 +50,22 @@ class FaultLog:
         rows = "row is" if more == 1 else "rows are"
         cure = "`malformed: skip` leaves such rows out and counts them" if self._refuse else ""
         return [Fault(f"{more} more {rows} wrong", cure=cure, code="more")]
+
+
+class FaultQueue(FaultLog):
+    """Faults for a reader that goes on: each is taken away in its turn, none is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("skip")
+        self._waiting: deque[Fault] = deque()
+
+    def add(self, *faults: Fault) -> None:
+        """Notes what is wrong with one row."""
+        self.count += len(faults)
+        self._waiting.extend(faults)
+
+    def taken(self) -> list[Fault]:
+        """The faults since the last call."""
+        found = list(self._waiting)
+        self._waiting.clear()
+        return found

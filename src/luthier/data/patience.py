@@ -22,10 +22,14 @@ class Watch:
 
     Only the asking counts: a slow file that gives a line an hour stalls, a large one whose lines
     take an hour to understand does not.
+
+    Attributes:
+        taken: bytes that files have given so far, packed as they are.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self.taken = 0
 
     @property
     def waited(self) -> float:
@@ -59,7 +63,9 @@ class _Watched(io.RawIOBase):
         self._raw, self._watch = raw, watch
 
     def readinto(self, buffer: Any) -> int | None:
-        return cast("int | None", self._watch.asked(lambda: self._raw.readinto(buffer)))
+        count = cast("int | None", self._watch.asked(lambda: self._raw.readinto(buffer)))
+        self._watch.taken += count or 0
+        return count
 
     def readable(self) -> bool:
         return True

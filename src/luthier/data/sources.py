@@ -29,7 +29,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,7 +40,7 @@ from luthier.core.errors import DataError, Fault
 from luthier.core.records import Origin, Row
 from luthier.data import files, hub
 from luthier.data.cells import plain
-from luthier.data.faults import FaultLog
+from luthier.data.faults import FaultLog, FaultQueue
 from luthier.data.patience import Watch, within
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<rest>[^:]+))?")
@@ -101,6 +102,79 @@ def read(
 
 
 @dataclass(frozen=True)
+class Stream:
+    """One file, hub split or list, read as it is asked for.
+
+    Attributes:
+        name: as :attr:`Source.name`.
+        items: every row, and what is wrong with each row that cannot be read, in order. What is
+            wrong with the whole source ends it, as its last fault.
+    """
+
+    name: str
+    items: Iterator[Row | Fault]
+
+
+def stream(value: Any, *, limit: int | None = None, watch: Watch | None = None) -> list[Stream]:
+    """Rows of whatever a recipe may name as data, without holding all of them.
+
+    Args:
+        value: as for :func:`read`; a folder or a list gives a stream for each file in it.
+        limit: at most so many rows of each source.
+        watch: knows since when a source has given nothing, and how much it gave.
+    """
+    eye = watch or Watch()
+    if not isinstance(value, str | os.PathLike):
+        if isinstance(value, Sequence) and all(isinstance(v, str | os.PathLike) for v in value):
+            return [each for inner in value for each in stream(inner, limit=limit, watch=eye)]
+        return [_streamed("memory", lambda _: _row_values(value, eye), limit)]
+    name = os.fspath(value)
+    path = Path(os.path.expanduser(name))
+    with suppress(OSError):  # a name that is too long for the disk is refused below
+        if path.is_dir() and (inside := _inside(path)):
+            return [each for file in inside for each in stream(file, limit=limit, watch=eye)]
+        if path.exists() and not path.is_dir():
+            return [_streamed(str(path), lambda log: files.rows(path, log, eye), limit)]
+    whole, _, part = name.rpartition(":")
+    file = Path(os.path.expanduser(whole))
+    if part and files.supported(file) and file.is_file():
+        return [_streamed(name, lambda log: files.rows(file, log, eye, part), limit)]
+
+    def others(log: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for source in _read_named(name, _How(limit, "skip", 300.0)):
+            log.add(*source.skipped)
+            yield from ((row.origin.line, row.fields) for row in source.rows)
+
+    return [_streamed(name, others, limit)]
+
+
+def _streamed(
+    name: str,
+    rows: Callable[[FaultLog], Iterable[tuple[int, Mapping[str, Any]]]],
+    limit: int | None,
+) -> Stream:
+    def items() -> Iterator[Row | Fault]:
+        log, good = FaultQueue(), 0
+        try:
+            for row in _numbered(rows(log), name, limit):
+                good += 1
+                yield from log.taken()
+                yield row
+            yield from log.taken()
+        except DataError as error:
+            yield from log.taken()
+            yield from error.faults
+            return
+        except OSError as error:
+            yield Fault(f"cannot be read: {error.strerror or error}", name, code="file")
+            return
+        if not good and not log.count:
+            yield Fault("holds no rows", name, "is it the right file?", "no-rows")
+
+    return Stream(name, items())
+
+
+@dataclass(frozen=True)
 class _How:
     """What :func:`read` was told."""
 
@@ -131,8 +205,7 @@ def _read_named(name: str, how: _How) -> list[Source]:
     except OSError as error:
         raise DataError(f"is no path: {error.strerror}", f"{name[:60]}…", code="no-file") from None
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if p.is_file() and files.supported(p))
-        inside = [p for p in inside if not p.name.startswith(".")]
+        inside = _inside(path)
         if not inside:
             raise DataError(
                 f"the folder holds no data file ({files.SUFFIXES_SAID})", name, code="no-rows"
@@ -153,6 +226,12 @@ def _read_named(name: str, how: _How) -> list[Source]:
     identity = match["id"]
     named = f"{identity}:{rest}"
     return [within(how.timeout, named, lambda watch: _read_hub(identity, rest, how, watch))]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The data files of a folder, in order of name; hidden ones are left."""
+    found = sorted(p for p in folder.iterdir() if p.is_file() and files.supported(p))
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def _read_file(path: Path, how: _How, watch: Watch, part: str | None = None) -> Source:
@@ -176,6 +255,15 @@ def _read_hub(identity: str, rest: str, how: _How, watch: Watch) -> Source:
     found = hub.rows(identity, config or None, split, how.limit, watch.each)
     rows = tuple(_numbered(enumerate(found, start=1), name, how.limit))
     return _finished(name, rows, log, _digest(rows))
+
+
+def _row_values(value: Any, watch: Watch) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Numbered rows of a list, a frame or a data set in memory."""
+    if _is_dataset(value):
+        found: Iterable[Any] = hub.dataset_rows(value, watch.each)
+    else:
+        found = frame if (frame := _frame_rows(value)) is not None else value
+    return ((i, plain(dict(each))) for i, each in enumerate(found, start=1))
 
 
 def _read_dataset(value: Any, how: _How, watch: Watch) -> Source:

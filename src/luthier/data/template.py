@@ -303,8 +303,13 @@ class TokenizerCodec:
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id
-        doubled = bos is not None and bos in self._head and tuple(tokens[:2]) == (bos, bos)
-        assert not doubled, "a doubled beginning-of-text token"
+        if bos is not None and bos in self._head and tuple(tokens[:2]) == (bos, bos):
+            raise UserError(
+                "the beginning-of-text token stands twice at the beginning",
+                "data.template",
+                "take it out of the template: the tokenizer writes it",
+                "doubled_bos",
+            )
         return list(tokens)
 
     def _probe(self) -> list[int]:

@@ -1,0 +1,257 @@
+"""What checks share: the row as they see it, where rows stand, and the class they build on."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from luthier.core.contracts import Objective
+from luthier.core.findings import Code, Finding
+from luthier.core.records import (
+    Conversation,
+    ConversationTree,
+    Labelled,
+    Preference,
+    Record,
+    Row,
+    SourceTarget,
+    Tagged,
+    Text,
+    Turn,
+)
+
+#: The split that a model learns from; others are measured on.
+TRAIN = "train"
+#: Roles whose turns many rows have in common.
+_SHARED = ("system", "tools")
+
+
+@dataclass
+class Places:
+    """Where every row of the pass stands, in a few bytes each.
+
+    Attributes:
+        sources: names of the files, in the order read.
+        splits: names of the splits, in the order met.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    _source: array[int] = field(default_factory=lambda: array("I"))
+    _line: array[int] = field(default_factory=lambda: array("Q"))
+    split_of: array[int] = field(default_factory=lambda: array("B"))
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def add(self, line: int, split: str) -> int:
+        """Notes a row of the last source; returns its number."""
+        self._source.append(len(self.sources) - 1)
+        self._line.append(line)
+        self.split_of.append(self.index(split))
+        return len(self._line) - 1
+
+    def index(self, split: str) -> int:
+        """A split's number."""
+        if split not in self.splits:
+            self.splits.append(split)
+        return self.splits.index(split)
+
+    def at(self, number: int) -> str:
+        """``file:line`` of a row."""
+        return f"{self.sources[self._source[number]]}:{self._line[number]}"
+
+    def split(self, number: int) -> str:
+        """The split of a row."""
+        return self.splits[self.split_of[number]]
+
+    def file_of(self, split: str) -> str:
+        """The first file of a split, for what is said about the whole of it."""
+        if split not in self.splits:
+            return split
+        number = self.split_of.tobytes().find(bytes([self.splits.index(split)]))
+        return self.sources[self._source[number]] if number >= 0 else split
+
+
+@dataclass(frozen=True)
+class Known:
+    """What checks are told before the first row.
+
+    Attributes:
+        places: of all rows; it grows as they are read.
+        scratch: a folder for what does not fit into memory; deleted afterwards.
+        splits_known: whether the splits' names say what they are for (``train`` is the training
+            split); otherwise every source is compared with every other and no more is known.
+        held_out: the validation share that is taken out of the training rows; 0 for none.
+        classes: the classes that the recipe names; empty where it names none.
+        tokens: how the recipe makes tokens of records, given all of them; ``None`` without one.
+        records: every record with its row's number, kept where the recipe needs them all.
+    """
+
+    places: Places
+    scratch: Path
+    splits_known: bool = False
+    held_out: float = 0.1
+    classes: tuple[str, ...] = ()
+    tokens: Callable[[Sequence[Record]], Tokens] | None = None
+    records: list[tuple[int, Record]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How records become examples under a recipe.
+
+    Attributes:
+        objective: what encodes them, settled.
+        codec: the one path from turns to tokens, a :class:`~luthier.data.template.TokenizerCodec`.
+        embeddings: rows of the model's embedding; ids must lie below.
+        overlong: what becomes of examples that are too long.
+    """
+
+    objective: Objective
+    codec: Any
+    embeddings: int
+    overlong: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A row and what was understood of it.
+
+    Attributes:
+        row: as read.
+        record: as its format understood it; ``None`` where it did not.
+        number: of the row in the pass, from 0.
+        split: the name of its split.
+    """
+
+    row: Row
+    record: Record | None
+    number: int
+    split: str
+
+    @property
+    def place(self) -> str:
+        """``file:line``."""
+        return str(self.row.origin)
+
+    @cached_property
+    def answers(self) -> tuple[str, ...]:
+        """What a model would learn to write."""
+        return answers(self.record)
+
+    @cached_property
+    def prompt(self) -> str:
+        """What a model is shown before it."""
+        return prompt(self.record)
+
+    @cached_property
+    def label(self) -> str | None:
+        """Its only label."""
+        label = self.record.label if isinstance(self.record, Labelled) else None
+        return label if isinstance(label, str) else None
+
+    @cached_property
+    def whole(self) -> str:
+        """All of its text, labels left out.
+
+        What rows often share (a system turn, declared tools) stands for itself as one word: rows
+        that differ in it alone are not the same, and long ones do not make rows alike.
+        """
+        turns = self.record.turns if isinstance(self.record, Conversation) else ()
+        shared = "\n".join(turn.content for turn in turns if turn.role in _SHARED)
+        own = _said([turn for turn in turns if turn.role not in (*_SHARED, "assistant")])
+        word = f"shared{short_hash(shared):x}" if shared else ""
+        asked = own if turns else self.prompt
+        return "\n".join(part for part in (word, asked, *self.answers) if part)
+
+
+class Check:
+    """One family of checks.
+
+    Attributes:
+        codes: everything that it can find.
+    """
+
+    codes: ClassVar[tuple[Code, ...]] = ()
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+
+    def see(self, seen: Seen) -> Iterable[Finding]:
+        """What one row shows; rows without a record as well."""
+        return ()
+
+    def close(self) -> Iterable[Finding]:
+        """What all of them show together."""
+        return ()
+
+
+def answers(record: Record | None) -> tuple[str, ...]:
+    """The texts of a record that a model would learn to write; of a preference the chosen first."""
+    match record:
+        case Text(text=text):
+            return (text,)
+        case Conversation() | ConversationTree():
+            spoken = (turn for turn in _turns(record) if turn.role == "assistant")
+            return tuple("\n".join(t for t in (turn.content, turn.calls) if t) for turn in spoken)
+        case SourceTarget(target=target):
+            return (target,)
+        case Preference(chosen=chosen, rejected=rejected):
+            return (_said(chosen), _said(rejected))
+    return ()
+
+
+def prompt(record: Record | None) -> str:
+    """The text of a record that a model is shown."""
+    match record:
+        case None | Text():
+            return ""
+        case Conversation() | ConversationTree():
+            return _said([t for t in _turns(record) if t.role not in ("assistant", "tools")])
+        case Labelled(text=text, pair=pair):
+            return text if pair is None else f"{text}\n{pair}"
+        case Tagged(words=words):
+            return " ".join(words)
+        case SourceTarget(source=source):
+            return source
+        case Preference(prompt=turns):
+            return _said(turns)
+    return "\n".join(_texts({f.name: getattr(record, f.name) for f in fields(record)}))
+
+
+def _turns(record: Conversation | ConversationTree) -> Sequence[Turn]:
+    if isinstance(record, Conversation):
+        return record.turns
+    return [node.turn for node in record.nodes]
+
+
+def short_hash(text: str) -> int:
+    """64 bits of a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
+
+
+def _said(turns: Sequence[Turn]) -> str:
+    return "\n".join(turn.content for turn in turns)
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """Every text in a record of a kind that has no words of its own here."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Turn):
+        yield value.content
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key not in ("origin", "role", "label", "labels", "tags"):
+                yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    elif hasattr(value, "__dataclass_fields__"):
+        yield from _texts({f.name: getattr(value, f.name) for f in fields(value)})
