@@ -2,7 +2,9 @@
 
 The same rows (Dolly), weights, adapter, learning rate and targets; each measurement is a process
 of its own, in turn, so that none inherits another's memory or luck. A token is useful where it is
-no padding. Luthier runs as `luthier.train` does it, TRL in five settings, its own best among them:
+no padding. Luthier runs as `luthier.train` does it (`luthier compiled` with `training.compile`,
+whose first steps, not counted, take a minute longer), TRL in five settings, its own best among
+them:
 
     trl padded        its default collator
     trl grouped       rows of like length together (train_sampling_strategy=group_by_length)
@@ -38,8 +40,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "trl_sft.json"
-OURS = "luthier"
-VARIANTS = (OURS, "trl padded", "trl grouped", "trl single", "trl packed", "trl packed wide")
+OURS, COMPILED = "luthier", "luthier compiled"
+THEIRS = ("trl padded", "trl grouped", "trl single", "trl packed", "trl packed wide")
+VARIANTS = (OURS, COMPILED, *THEIRS)
 LIBRARIES = ("luthier", "torch", "transformers", "peft", "accelerate", "trl", "datasets")
 #: The Llama shape of SmolLM-135M.
 SHAPE = {
@@ -202,8 +205,8 @@ def work(options: argparse.Namespace) -> None:
     rows = BATCH if gate else options.steps * BATCH
     if name == "prepare":
         answer = prepare(options.folder, TINY if options.quick else SHAPE, rows)
-    elif name == OURS:
-        answer = train_ours(options, rows)
+    elif name in (OURS, COMPILED):
+        answer = train_ours(options, rows, compiled=name == COMPILED)
     else:
         answer = train_trl(options, name.removeprefix("trl "), rows)
     print(json.dumps(answer))
@@ -308,7 +311,7 @@ def dolly(tokenizer: Any, count: int) -> list[dict[str, Any]]:
     sys.exit(f"only {len(chosen)} rows fit, {count} were asked for")
 
 
-def train_ours(options: argparse.Namespace, rows: int) -> dict[str, Any]:
+def train_ours(options: argparse.Namespace, rows: int, *, compiled: bool) -> dict[str, Any]:
     """`luthier.train` on rows in memory; figures from events.jsonl."""
     import luthier
     from luthier.engine.loop import Loop
@@ -342,6 +345,7 @@ def train_ours(options: argparse.Namespace, rows: int) -> dict[str, Any]:
             "precision": "float32",
             "device": "cpu",
             "threads": options.threads,
+            "compile": compiled,
             "log_every": 1,
             "trackers": (),
         },

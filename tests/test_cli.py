@@ -72,8 +72,8 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 @pytest.mark.parametrize(
     "words",
     [[name] for name in COMMANDS]
-    + [["recipe"], ["recipe", "schema"], ["recipe", "check"]]
-    + [["data"], ["data", "check"], ["data", "codes"]]
+    + [["recipe"], ["recipe", "schema"], ["recipe", "check"], ["recipe", "import"]]
+    + [["data"], *(["data", word] for word in ("check", "codes", "show", "prepare"))]
     + [["cache"], ["cache", "clear"], ["cache", "trim"]],
     ids=" ".join,
 )
@@ -260,7 +260,9 @@ def test_a_run_is_not_taken_for_a_recipe(
     assert "is a run, not a recipe" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["objectives", "methods", "metrics", "formats", "recipes"])
+@pytest.mark.parametrize(
+    "what", ["objectives", "methods", "metrics", "formats", "cleaners", "recipes"]
+)
 def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["list", what]) == 0
     out = capsys.readouterr().out
@@ -269,6 +271,7 @@ def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
         "methods": "lora",
         "metrics": "perplexity",
         "formats": "messages",
+        "cleaners": "whitespace",
         "recipes": "support",
     }
     assert f"  {known[what]} " in out
@@ -283,6 +286,7 @@ def test_list_without_a_word_lists_everything(capsys: pytest.CaptureFixture[str]
         "Methods",
         "Metrics",
         "Formats",
+        "Cleaners",
         "Recipes",
     ]
 

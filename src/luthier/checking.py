@@ -60,6 +60,7 @@ def _asked(recipe: Recipe, values: Sequence[str]) -> Ask:
         spec.limit,
         held_out,
         recipe.training.seed,
+        spec.group,
         tuple(getattr(recipe.objective, "classes", None) or ()),
         lambda records: _tokens(recipe, objective, records),
         spec.timeout,

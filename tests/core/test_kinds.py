@@ -26,6 +26,7 @@ BODIES = {
     "rewards": "    def score(self, prompts, answers): return [1.0 for _ in answers]\n",
     "data/formats": "    records = (Conversation,)\n"
     "    def recognise(self, fields): return None\n    def read(self, row): ...\n",
+    "data/cleaners": "    def clean(self, records): ...\n",
 }
 
 

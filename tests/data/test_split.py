@@ -217,3 +217,45 @@ def test_too_few_rows() -> None:
         split([], 0.1, 0)
     with pytest.raises(DataError, match="every class has a single text"):
         split(labelled([("a", "x"), ("b", "y")]), 0.5, 0)
+
+
+# Rows that belong together.
+
+
+def test_a_group_is_never_divided() -> None:
+    rows = numbered(120)
+    keys = [f"customer {n % 20}" for n in range(120)]
+    train, held = split(rows, 0.2, 0, keys)
+    assert held
+    assert not {keys[i] for i in train} & {keys[i] for i in held}
+    assert len(held) == 24
+    plain, _ = split(rows, 0.2, 0)
+    assert plain != train
+
+
+@given(
+    st.lists(st.tuples(st.text("ab", max_size=3), st.integers(0, 4)), min_size=4, max_size=40),
+    st.integers(0, 5),
+)
+def test_groups_hold_with_equal_rows_and_labels(rows: list[tuple[str, int]], seed: int) -> None:
+    """Equal texts and common keys chain into one group, whatever the order of the rows."""
+    records = labelled([(text, str(len(text))) for text, _ in rows])
+    keys = [key for _, key in rows]
+    try:
+        train, held = split(records, 0.3, seed, keys)
+    except DataError:
+        return
+    for one in train:
+        for other in held:
+            assert keys[one] != keys[other]
+            assert rows[one][0] != rows[other][0]
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    _, again = split([records[i] for i in order], 0.3, seed, [keys[i] for i in order])
+    assert sorted((rows[order[i]] for i in again), key=str) == sorted(
+        (rows[i] for i in held), key=str
+    )
+
+
+def test_keys_that_are_all_different_change_nothing() -> None:
+    rows = numbered(50)
+    assert split(rows, 0.2, 1, list(range(50))) == split(rows, 0.2, 1)

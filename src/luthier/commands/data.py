@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.commands import showing
+from luthier.commands import preparing, showing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _INDENT = 11
 
 app = typer.Typer(help="Look at data, and check it, before training on it.", no_args_is_help=True)
+app.command()(preparing.prepare)
 app.command()(showing.show)
 
 

@@ -12,6 +12,7 @@ _FOLDERS = {
     "methods": "methods",
     "metrics": "metrics",
     "formats": "data/formats",
+    "cleaners": "data/cleaners",
 }
 _ALL = (*_FOLDERS, "recipes")
 
@@ -26,7 +27,7 @@ def listing(
         ),
     ] = None,
 ) -> None:
-    """List objectives, methods, metrics, formats, ready recipes.
+    """List objectives, methods, metrics, formats and the like.
 
     WHAT is one of these words; all of them are listed without it.
     """

@@ -9,7 +9,7 @@ import typer
 
 from luthier.commands.training import Overrides, RecipeName, needed
 
-app = typer.Typer(help="Check a recipe, or print the JSON Schema of all.", no_args_is_help=True)
+app = typer.Typer(help="Check a recipe, import one, print the JSON Schema.", no_args_is_help=True)
 
 
 @app.command()

@@ -2,14 +2,15 @@
 
 A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: sft``). The module
 defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
-(``Objective``, ``Method``, ``Metric``, ``Format``, ``Reward``) that is built from it.
+(``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Reward``) that is built from it.
+The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`.
 
 Shapes as in :mod:`luthier.core.records`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.core.codec import Codec
-from luthier.core.errors import Fault
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Row, Scored
+from luthier.core.contracts_data import Cleaner as Cleaner
+from luthier.core.contracts_data import Format as Format
+from luthier.core.contracts_data import Gathering as Gathering
+from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -350,43 +353,6 @@ class Metric(Protocol):
 
     def reduce(self, name: str, totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Column sums ``[..., k]`` to values ``[...]``."""
-        ...
-
-
-class Format(Protocol):
-    """Rows to records of one kind. A format may be :class:`Gathering` as well."""
-
-    @property
-    def records(self) -> tuple[type[Record], ...]:
-        """The record types that it gives, under its settings."""
-        ...
-
-    def recognise(self, fields: Mapping[str, Any]) -> str | None:
-        """What it recognised in a row, said in words, or ``None`` where it is another format's."""
-        ...
-
-    def read(self, row: Row) -> Record:
-        """The record of a row.
-
-        Raises:
-            DataError: a missing, null or wrongly typed column.
-        """
-        ...
-
-
-@runtime_checkable
-class Gathering(Protocol):
-    """A format whose rows and records do not match one to one, or hang together.
-
-    A message table has many rows for one tree, a task many instances in one row, and a file one
-    tag scheme for all of its rows.
-    """
-
-    def gather(self, rows: Iterable[Row]) -> Iterator[Row | Fault]:
-        """Rows as ``read`` takes them, one a record, each with the line where it begins.
-
-        A row that belongs to no record is given as a fault, so that nothing is lost uncounted.
-        """
         ...
 
 

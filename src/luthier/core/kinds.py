@@ -29,6 +29,7 @@ FOLDERS = {
     "metrics": "Metric",
     "rewards": "Reward",
     "data/formats": "Format",
+    "data/cleaners": "Cleaner",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

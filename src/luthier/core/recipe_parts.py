@@ -38,6 +38,7 @@ def _kind(folder: str) -> BeforeValidator:
 ObjectiveConfig = Annotated[SerializeAsAny[KindConfig], _kind("objectives")]
 MethodConfig = Annotated[SerializeAsAny[KindConfig], _kind("methods")]
 MetricConfig = Annotated[SerializeAsAny[KindConfig], _kind("metrics")]
+CleanerConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/cleaners")]
 Count = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -97,6 +98,13 @@ class DataSpec(Settings):
         json_schema_extra={"anyOf": [_SHARE, *_SOURCES, {"type": "null"}]},
     )
     """A share of the training rows, or a source of its own; 0 for none."""
+    clean: tuple[CleanerConfig, ...] = ()
+    """Steps that mend the rows, in order, each counted: ``[whitespace, html, duplicates]``."""
+    subset: int | None = Field(default=None, ge=2)
+    """Train on so many rows that stand for all of them (each class its share), for a first try."""
+    group: str | None = Field(default=None, min_length=1)
+    """Rows that a held-out share must not divide: a column's name (a customer, a document), or
+    ``near_duplicates`` for rows that say nearly the same."""
     format: str | dict[str, JsonValue] = "auto"
     """A format's name, a user's own by import path, or ``auto``, which says what it found; with
     settings ``{kind: oasst, paths: best}``."""
@@ -141,6 +149,11 @@ class DataSpec(Settings):
                 raise ValueError("must be a share of the rows: at least 0 and less than 1")
             return float(value)
         return source(value)
+
+    @field_validator("clean", mode="before")
+    @classmethod
+    def _one_cleaner(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("format")
     @classmethod

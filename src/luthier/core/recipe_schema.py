@@ -36,6 +36,13 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
         ],
         "default": None,
     }
+    data = parts["DataSpec"]["properties"]
+    cleaners = _choices("data/cleaners", parts, needs_kind=True)
+    data["clean"] = {
+        **_described(data["clean"]),
+        "anyOf": [{"type": "array", "items": {"anyOf": cleaners}}, {"type": "string"}],
+        "default": [],
+    }
     properties["model"] = {
         **_described(properties["model"]),
         "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelSpec"}],
@@ -57,7 +64,7 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def _choices(folder: str, parts: dict[str, Any], *, needs_kind: bool) -> list[dict[str, Any]]:
     """A name of the folder, a module of the user's own, or a mapping of one kind's settings."""
-    known = kinds.names(folder)
+    known, short = kinds.names(folder), folder.rpartition("/")[2]
     own = {
         "type": "string",
         "pattern": r"\.",
@@ -69,8 +76,8 @@ def _choices(folder: str, parts: dict[str, Any], *, needs_kind: bool) -> list[di
         parts.update(inner.pop("$defs", {}))
         inner["properties"]["kind"] = {"const": kind, "description": kinds.summary(folder, kind)}
         inner["required"] = [*inner.get("required", []), "kind"] if needs_kind else []
-        inner["title"] = f"{folder} {kind}"
-        name = f"{folder}.{kind}" if needs_kind else f"stage {folder}.{kind}"
+        inner["title"] = f"{short} {kind}"
+        name = f"{short}.{kind}" if needs_kind else f"stage {short}.{kind}"
         parts[name] = inner
         choices.append({"$ref": f"#/$defs/{name}"})
     mapping = {

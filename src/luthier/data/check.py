@@ -16,9 +16,10 @@ from luthier.core import kinds
 from luthier.core.contracts import Format
 from luthier.core.errors import DataError, Fault
 from luthier.core.findings import Code, Findings
-from luthier.core.records import Record, Row
+from luthier.core.records import Origin, Record, Row
 from luthier.data.checks import reading, shapes
 from luthier.data.checks._base import TRAIN, Check, Known, Places, Seen, Tokens
+from luthier.data.clusters import together
 from luthier.data.patience import Watch, within
 from luthier.data.recognise import gathered, recognise, rename
 from luthier.data.sources import stream
@@ -53,6 +54,7 @@ class Ask:
         limit: at most so many rows of each source.
         held_out: the share of the rows that is to become the validation split.
         seed: of that split.
+        group: what that split must not divide, as in a recipe.
         classes: the classes that the recipe names.
         tokens: how a recipe makes tokens of records; they are then all kept.
         timeout: seconds to wait for a source that gives nothing.
@@ -66,6 +68,7 @@ class Ask:
     limit: int | None = None
     held_out: float = 0.1
     seed: int = 0
+    group: str | None = None
     classes: tuple[str, ...] = ()
     tokens: Callable[[Sequence[Record]], Tokens] | None = None
     timeout: float = 300.0
@@ -186,6 +189,7 @@ class _Pass:
         self._checks: list[Check] = [
             kinds.module(_FOLDER, name).Check(self._known) for name in kinds.names(_FOLDER)
         ]
+        self._groups: dict[Origin, Any] = {}
         self._total = sum(os.path.getsize(f) for _, v in ask.sides for f in _present(v))
 
     def run(self) -> _Pass:
@@ -242,6 +246,8 @@ class _Pass:
                 self.findings.add(reading.finding(item))
                 continue
             seen.rows += 1
+            if self._ask.group:
+                self._groups[item.origin] = item.fields.get(self._ask.group)
             if self._total and seen.rows % _TICK == 0:
                 share = min(1.0, self._watch.taken / self._total)
                 self._progress(share, f"{len(self._known.places):,} rows")
@@ -274,8 +280,10 @@ class _Pass:
         known = self._known
         if not known.records:
             return
+        ask, records = self._ask, [record for _, record in known.records]
         try:
-            _, held = split([r for _, r in known.records], self._ask.held_out, self._ask.seed)
+            keys = together(records, ask.group, self._groups) if ask.group else None
+            _, held = split(records, ask.held_out, ask.seed, keys)
         except DataError as error:
             for fault in error.faults:
                 place = fault.place or known.places.sources[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from hashlib import blake2b
@@ -30,7 +30,12 @@ class _Stratum:
         return sum(len(indices) for _, indices in self.groups)
 
 
-def split(records: Sequence[Record], share: float, seed: int) -> tuple[list[int], list[int]]:
+def split(
+    records: Sequence[Record],
+    share: float,
+    seed: int,
+    together: Sequence[Hashable] | None = None,
+) -> tuple[list[int], list[int]]:
     """Sets a share of the rows aside for validation.
 
     Rows are ranked by a keyed hash of their content within their stratum (their label where they
@@ -44,6 +49,7 @@ def split(records: Sequence[Record], share: float, seed: int) -> tuple[list[int]
         records: what to split.
         share: between 0 (none) and 1, exclusive.
         seed: another one draws other rows.
+        together: a key for each record; records of one key stay on one side as equal ones do.
 
     Returns:
         Indices to train on and to validate with, each in the original order.
@@ -59,7 +65,7 @@ def split(records: Sequence[Record], share: float, seed: int) -> tuple[list[int]
     if share == 0 or len(records) == 1:
         return everything, []
     exact = Decimal(str(share))
-    strata = _strata(records, seed)
+    strata = _strata(records, seed, together)
     labelled = any(stratum.name.startswith(_LABEL) for stratum in strata)
     chosen = _by_label(strata, exact) if labelled else _by_source(strata, exact)
     if not chosen:
@@ -72,18 +78,38 @@ def split(records: Sequence[Record], share: float, seed: int) -> tuple[list[int]
     return [i for i in everything if i not in chosen], sorted(chosen)
 
 
-def _strata(records: Sequence[Record], seed: int) -> list[_Stratum]:
+def _strata(
+    records: Sequence[Record], seed: int, together: Sequence[Hashable] | None
+) -> list[_Stratum]:
     """Strata in the order of their names, groups in the order of their hashes."""
     key = blake2b(str(seed).encode()).digest()
+    hashes = [_hash(record, key) for record in records]
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for index, record in enumerate(records):
-        groups[_hash(record, key)].append(index)
+    for index, digest in enumerate(hashes if together is None else _joined(hashes, together)):
+        groups[digest].append(index)
     members: dict[str, list[_Group]] = defaultdict(list)
     for digest in sorted(groups):
         # A group in several strata counts for the first by name, whichever row came first.
         name = min(_stratum(records[i]) for i in groups[digest])
         members[name].append((digest, groups[digest]))
     return [_Stratum(name, members[name]) for name in sorted(members)]
+
+
+def _joined(hashes: Sequence[bytes], together: Sequence[Hashable]) -> list[bytes]:
+    """The least hash of all that equal content or a common key links a record to."""
+    parents = {digest: digest for digest in hashes}
+
+    def root(digest: bytes) -> bytes:
+        while parents[digest] != digest:
+            parents[digest] = parents[parents[digest]]
+            digest = parents[digest]
+        return digest
+
+    first: dict[Hashable, bytes] = {}
+    for digest, key in zip(hashes, together, strict=True):
+        low, high = sorted((root(digest), root(first.setdefault(key, digest))))
+        parents[high] = low
+    return [root(digest) for digest in hashes]
 
 
 def _stratum(record: Record) -> str:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from luthier.core.contracts import Objective
 from luthier.core.findings import Code, Finding
-from luthier.core.records import (
-    Conversation,
-    ConversationTree,
-    Labelled,
-    Preference,
-    Record,
-    Row,
-    SourceTarget,
-    Tagged,
-    Text,
-    Turn,
-)
+from luthier.core.records import Labelled, Record, Row
+from luthier.data import contents
 
 #: The split that a model learns from; others are measured on.
 TRAIN = "train"
-#: Roles whose turns many rows have in common.
-_SHARED = ("system", "tools")
 
 
 @dataclass
@@ -143,12 +130,12 @@ class Seen:
     @cached_property
     def answers(self) -> tuple[str, ...]:
         """What a model would learn to write."""
-        return answers(self.record)
+        return contents.answers(self.record)
 
     @cached_property
     def prompt(self) -> str:
         """What a model is shown before it."""
-        return prompt(self.record)
+        return contents.prompt(self.record)
 
     @cached_property
     def label(self) -> str | None:
@@ -158,17 +145,8 @@ class Seen:
 
     @cached_property
     def whole(self) -> str:
-        """All of its text, labels left out.
-
-        What rows often share (a system turn, declared tools) stands for itself as one word: rows
-        that differ in it alone are not the same, and long ones do not make rows alike.
-        """
-        turns = self.record.turns if isinstance(self.record, Conversation) else ()
-        shared = "\n".join(turn.content for turn in turns if turn.role in _SHARED)
-        own = _said([turn for turn in turns if turn.role not in (*_SHARED, "assistant")])
-        word = f"shared{short_hash(shared):x}" if shared else ""
-        asked = own if turns else self.prompt
-        return "\n".join(part for part in (word, asked, *self.answers) if part)
+        """All of its text, labels left out; see :func:`luthier.data.contents.whole`."""
+        return "" if self.record is None else contents.whole(self.record)
 
 
 class Check:
@@ -190,68 +168,3 @@ class Check:
     def close(self) -> Iterable[Finding]:
         """What all of them show together."""
         return ()
-
-
-def answers(record: Record | None) -> tuple[str, ...]:
-    """The texts of a record that a model would learn to write; of a preference the chosen first."""
-    match record:
-        case Text(text=text):
-            return (text,)
-        case Conversation() | ConversationTree():
-            spoken = (turn for turn in _turns(record) if turn.role == "assistant")
-            return tuple("\n".join(t for t in (turn.content, turn.calls) if t) for turn in spoken)
-        case SourceTarget(target=target):
-            return (target,)
-        case Preference(chosen=chosen, rejected=rejected):
-            return (_said(chosen), _said(rejected))
-    return ()
-
-
-def prompt(record: Record | None) -> str:
-    """The text of a record that a model is shown."""
-    match record:
-        case None | Text():
-            return ""
-        case Conversation() | ConversationTree():
-            return _said([t for t in _turns(record) if t.role not in ("assistant", "tools")])
-        case Labelled(text=text, pair=pair):
-            return text if pair is None else f"{text}\n{pair}"
-        case Tagged(words=words):
-            return " ".join(words)
-        case SourceTarget(source=source):
-            return source
-        case Preference(prompt=turns):
-            return _said(turns)
-    return "\n".join(_texts({f.name: getattr(record, f.name) for f in fields(record)}))
-
-
-def _turns(record: Conversation | ConversationTree) -> Sequence[Turn]:
-    if isinstance(record, Conversation):
-        return record.turns
-    return [node.turn for node in record.nodes]
-
-
-def short_hash(text: str) -> int:
-    """64 bits of a text, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
-
-
-def _said(turns: Sequence[Turn]) -> str:
-    return "\n".join(turn.content for turn in turns)
-
-
-def _texts(value: Any) -> Iterable[str]:
-    """Every text in a record of a kind that has no words of its own here."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Turn):
-        yield value.content
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key not in ("origin", "role", "label", "labels", "tags"):
-                yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from _texts({f.name: getattr(value, f.name) for f in fields(value)})

@@ -11,7 +11,8 @@ import numpy as np
 from luthier.core.findings import Code, Finding
 from luthier.core.records import Conversation, SourceTarget
 from luthier.data.checks._base import Check as Base
-from luthier.data.checks._base import Known, Seen, short_hash
+from luthier.data.checks._base import Known, Seen
+from luthier.data.contents import short_hash
 from luthier.data.runs_sorted import Runs
 
 REPEATED = Code(

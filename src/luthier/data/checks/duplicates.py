@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from luthier.core.findings import Code, Finding
 from luthier.data.checks._base import Check as Base
-from luthier.data.checks._base import Known, Seen, short_hash
+from luthier.data.checks._base import Known, Seen
+from luthier.data.contents import short_hash
 from luthier.data.similar import Similar
 
 LEAK = Code(

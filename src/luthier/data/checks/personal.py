@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import ClassVar
 
 from luthier.core.findings import Code, Finding
 from luthier.data.checks._base import Check as Base
 from luthier.data.checks._base import Seen
+from luthier.data.personal import cards, emails, masked, phones, secrets
 
 EMAIL = Code("D080", "warning", "an e-mail address", "mask it unless it is meant to be learned")
 PHONE = Code("D081", "warning", "a phone number", "mask it unless it is meant to be learned")
@@ -16,29 +16,6 @@ CARD = Code("D082", "warning", "a card number", "mask it: a model can repeat it 
 SECRET = Code(
     "D083", "warning", "a key that looks secret", "take it out, and have the key replaced"
 )
-
-_EMAIL = re.compile(r"[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,}")
-#: Reserved for examples (RFC 2606).
-_INVENTED = re.compile(
-    r"@(?:.*\.)?(?:example\.(?:com|org|net)|.*\.(?:example|test|invalid))$", re.I
-)
-_PHONE = re.compile(
-    r"(?<![\w.+/=-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"
-    r"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4})(?![\w/-]|\.\d)"
-)
-#: Kept free for stories: 555-0100 to 555-0199.
-_STORIES = re.compile(r"555\D{0,2}01\d\d$")
-_CARD = re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w.-])")
-_ISSUERS = re.compile(r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6\d{15}")
-_SECRET = re.compile(
-    r"\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{50,}"
-    r"|\bsk-(?=[\w-]*\d)[\w-]{20,}|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{35}\b"
-    r"|\bhf_[A-Za-z0-9]{30,}\b|\bglpat-[\w-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
-    r"|(?i:password|passwd|api[_-]?key|secret|token)[\"']?\s*[=:]\s*[\"']?"
-    r"(?=[\w/+-]*\d)(?=[\w/+-]*[A-Za-z])[\w/+-]{16,}"
-)
-_DIGITS = re.compile(r"\d")
 
 
 class Check(Base):
@@ -49,48 +26,16 @@ class Check(Base):
     def see(self, seen: Seen) -> Iterable[Finding]:
         """The row's text."""
         text = seen.whole
-        if "@" in text:
-            real = [m.group() for m in _EMAIL.finditer(text) if not _INVENTED.search(m.group())]
-            if real:
-                yield EMAIL.at(seen.place, f"an e-mail address: {real[0][:1]}…@…")
-        if _DIGITS.search(text):
-            card = next((m for m in _CARD.finditer(text) if _is_card(m.group())), None)
-            if card is not None:
-                yield CARD.at(seen.place, f"a card number: {masked(card.group())}")
-            rest = text if card is None else text[: card.start()] + text[card.end() :]
-            if number := next(filter(_is_phone, map(_group, _PHONE.finditer(rest))), None):
-                yield PHONE.at(seen.place, f"a phone number: {masked(number)}")
-        if found := _SECRET.search(text):
+        if found := next(emails(text), None):
+            yield EMAIL.at(seen.place, f"an e-mail address: {found.group()[:1]}…@…")
+        card = next(cards(text), None)
+        if card is not None:
+            yield CARD.at(seen.place, f"a card number: {masked(card.group())}")
+        rest = text if card is None else text[: card.start()] + text[card.end() :]
+        if found := next(phones(rest), None):
+            yield PHONE.at(seen.place, f"a phone number: {masked(found.group())}")
+        if found := next(secrets(text), None):
             head = "" if found.group()[0] == "-" else found.group()[:2]
             yield SECRET.at(
                 seen.place, f"a key that looks secret: {head}… ({len(found.group())} characters)"
             )
-
-
-def masked(number: str) -> str:
-    """A number without its figures, of which the first stays.
-
-    >>> masked("+1 212 867 5309")
-    '+1 *** *** ****'
-    """
-    first = _DIGITS.search(number)
-    at = first.end() if first else 0
-    return number[:at] + _DIGITS.sub("*", number[at:])
-
-
-def _group(found: re.Match[str]) -> str:
-    return found.group()
-
-
-def _is_phone(number: str) -> bool:
-    figures = len(_DIGITS.findall(number))
-    return 9 <= figures <= 15 and not _STORIES.search(number)
-
-
-def _is_card(number: str) -> bool:
-    """Luhn's sum, and an issuer's first figures with their length."""
-    figures = [int(each) for each in _DIGITS.findall(number)]
-    if not _ISSUERS.fullmatch("".join(map(str, figures))) or len(set(figures)) < 2:
-        return False
-    doubled = [2 * each - 9 * (each > 4) for each in figures[-2::-2]]
-    return (sum(figures[-1::-2]) + sum(doubled)) % 10 == 0

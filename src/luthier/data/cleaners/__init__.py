@@ -1,0 +1,1 @@
+"""Steps that mend records, one file each. The folder is the list."""

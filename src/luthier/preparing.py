@@ -1,0 +1,79 @@
+"""A recipe's data made ready without training: cleaned, split, put into tokens, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.assemble import describe
+from luthier.core.errors import DataError
+from luthier.core.recipe import Recipe
+from luthier.core.rundir import RunDir
+from luthier.data.prepare import Part, encode
+from luthier.data.writing import write_rows
+from luthier.preview import Preview, preview
+from luthier.stages import plan
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made ready of one run.
+
+    Attributes:
+        said: what was understood, mended and left out, line by line.
+        counts: of each side, as a run's ``environment.json`` has them.
+        files: the rows that were written, where they were asked for.
+    """
+
+    said: tuple[str, ...]
+    counts: dict[str, dict[str, Any]]
+    files: tuple[Path, ...]
+
+
+def prepare(recipe: Recipe, output: Path | None = None) -> list[Prepared]:
+    """Reads, cleans, splits and encodes, one entry a stage; the tokens lie in the cache then.
+
+    Args:
+        recipe: what ``luthier train`` would run; no weight is loaded.
+        output: a folder for the rows of each side as JSON lines, after cleaning.
+
+    Raises:
+        UserError: what training would refuse.
+    """
+    if not recipe.stages:
+        return [_prepared(preview(recipe), output)]
+    found: list[Prepared] = []
+    before: Preview | None = None
+    for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
+        own, tokenizer = stage.recipe, None
+        if stage.chained and before is not None:  # its model does not exist yet
+            own = own.model_copy(update={"model": before.recipe.model})
+            tokenizer = before.loaded.tokenizer if own.model.architecture else None
+        before = preview(own, tokenizer)
+        place = None if output is None else output / f"stage-{stage.number}"
+        found.append(_prepared(before, place))
+    return found
+
+
+def _prepared(seen: Preview, output: Path | None) -> Prepared:
+    if seen.faults:
+        raise DataError.of(seen.faults)
+    said, counts, files = list(seen.said), {}, []
+    for name, part in _sides(seen):
+        made = encode(part, seen.recipe.data, seen.objective, seen.codec)
+        counts[name] = made.counts
+        said.append(
+            describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
+        )
+        if output is not None:
+            files.append(output / f"{name}.jsonl")
+            write_rows(files[-1], part.records)
+    return Prepared(tuple(said), counts, tuple(files))
+
+
+def _sides(seen: Preview) -> Iterator[tuple[str, Part]]:
+    yield "train", seen.train
+    if seen.held is not None:
+        yield "validation", seen.held
