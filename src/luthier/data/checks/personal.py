@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import ClassVar
 
 from luthier.core.findings import Code, Finding
@@ -38,6 +39,9 @@ _SECRET = re.compile(
     r"|(?i:password|passwd|api[_-]?key|secret|token)[\"']?\s*[=:]\s*[\"']?"
     r"(?=[\w/+-]*\d)(?=[\w/+-]*[A-Za-z])[\w/+-]{16,}"
 )
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
 _DIGITS = re.compile(r"\d")
 
 
@@ -50,9 +54,9 @@ class Check(Base):
         """The row's text."""
         text = seen.whole
         if "@" in text:
-            real = [m.group() for m in _EMAIL.finditer(text) if not _INVENTED.search(m.group())]
-            if real:
-                yield EMAIL.at(seen.place, f"an e-mail address: {real[0][:1]}…@…")
+            real = next(filter(_is_email, map(_group, _EMAIL.finditer(text))), None)
+            if real is not None:
+                yield EMAIL.at(seen.place, f"an e-mail address: {_short_email(real)}")
         if _DIGITS.search(text):
             card = next((m for m in _CARD.finditer(text) if _is_card(m.group())), None)
             if card is not None:
@@ -61,10 +65,24 @@ class Check(Base):
             if number := next(filter(_is_phone, map(_group, _PHONE.finditer(rest))), None):
                 yield PHONE.at(seen.place, f"a phone number: {masked(number)}")
         if found := _SECRET.search(text):
-            head = "" if found.group()[0] == "-" else found.group()[:2]
-            yield SECRET.at(
-                seen.place, f"a key that looks secret: {head}… ({len(found.group())} characters)"
-            )
+            yield SECRET.at(seen.place, f"a key that looks secret: {_short_key(found.group())}")
+
+
+def hidden(text: str) -> str:
+    """A text with everything masked that this check would find in it.
+
+    >>> hidden("Write to jane@corp.co.uk or call +44 20 7946 0958.")
+    'Write to j…@… or call +4* ** **** ****.'
+    """
+    text = _KEY_BLOCK.sub(lambda found: _short_key(found.group()), text)
+    text = _SECRET.sub(lambda found: _short_key(found.group()), text)
+    for pattern, real, short in (
+        (_EMAIL, _is_email, _short_email),
+        (_CARD, _is_card, masked),
+        (_PHONE, _is_phone, masked),
+    ):
+        text = pattern.sub(partial(_replaced, real, short), text)
+    return text
 
 
 def masked(number: str) -> str:
@@ -78,8 +96,27 @@ def masked(number: str) -> str:
     return number[:at] + _DIGITS.sub("*", number[at:])
 
 
+def _replaced(
+    real: Callable[[str], bool], short: Callable[[str], str], found: re.Match[str]
+) -> str:
+    return short(found.group()) if real(found.group()) else found.group()
+
+
 def _group(found: re.Match[str]) -> str:
     return found.group()
+
+
+def _is_email(address: str) -> bool:
+    return not _INVENTED.search(address)
+
+
+def _short_email(address: str) -> str:
+    return f"{address[:1]}…@…"
+
+
+def _short_key(key: str) -> str:
+    head = "" if key[0] == "-" else key[:2]
+    return f"{head}… ({len(key)} characters)"
 
 
 def _is_phone(number: str) -> bool:
