@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.commands import showing
+from luthier.commands import reporting, showing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ _INDENT = 11
 
 app = typer.Typer(help="Look at data, and check it, before training on it.", no_args_is_help=True)
 app.command()(showing.show)
+app.command()(reporting.report)
 
 
 @app.command()
