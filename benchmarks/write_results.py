@@ -169,8 +169,8 @@ def _rates(systems: dict[str, Any]) -> str:
             settings = systems[name]["settings"]
             said.append(f"`{name}` {settings['epochs']} at {settings['learning_rate']:g}")
     return (
-        f"Epochs and rates: {', '.join(said)}; Luthier's were chosen on a tenth of the training "
-        "rows held out, the test rows had no part in it."
+        f"Epochs and rates: {', '.join(said)}; those of `full` and `lora` were chosen on a tenth of "
+        "the training rows held out, the test rows had no part in it."
     )
 
 

@@ -22,7 +22,11 @@ from luthier.stages import plan
 
 
 def check_recipe(
-    recipe: Recipe, values: Sequence[str] = (), progress: Progress = silent
+    recipe: Recipe,
+    values: Sequence[str] = (),
+    progress: Progress = silent,
+    *,
+    by_row: bool = False,
 ) -> list[Report]:
     """The data of a recipe, a report a stage; no weight is loaded.
 
@@ -30,19 +34,20 @@ def check_recipe(
         recipe: its objective, format, columns, template, tokenizer and split are used.
         values: sources to check in place of the recipe's own.
         progress: told how far it is.
+        by_row: whether the codes found at each row are kept.
 
     Raises:
         UserError: no such model, or nothing to check.
     """
     if not recipe.stages:
-        return [check(_asked(recipe, values), progress)]
+        return [check(replace(_asked(recipe, values), by_row=by_row), progress)]
     found = []
     before: Recipe | None = None
     for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
         own = stage.recipe
         if stage.chained and before is not None:  # its model will be made of this one
             own = own.model_copy(update={"model": before.model})
-        found.append(check(_asked(own, values), progress))
+        found.append(check(replace(_asked(own, values), by_row=by_row), progress))
         before = own
     return found
 

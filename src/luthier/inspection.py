@@ -39,7 +39,9 @@ class Survey:
     Attributes:
         records: how many there are.
         looked: how many of them were encoded, the first ones and an even draw of the others.
-        lengths: tokens of each example before anything is cut.
+        drawn: which records these are, by their number.
+        sizes: tokens of each of them, before anything is cut; 0 of those that cannot be encoded.
+        lengths: the same, ascending, without the latter.
         targets: learned tokens of all of them.
         cut: what the recipe's choice for overlong examples costs.
         overlong: faults of examples too long under ``refuse``.
@@ -51,6 +53,8 @@ class Survey:
 
     records: int
     looked: int
+    drawn: Sequence[int] = ()
+    sizes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     targets: int = 0
     cut: Cut = field(default_factory=Cut)
@@ -64,6 +68,25 @@ class Survey:
     def expected(self) -> int:
         """Examples of the whole side, scaled up where only a draw was looked at."""
         return round(self.examples * self.records / max(1, self.looked))
+
+    def cost(self, policy: str, limit: int) -> str:
+        """What the recipe's choice for overlong examples costs, in words."""
+        cut = self.cut
+        over = int((self.lengths > limit).sum())
+        if not over:
+            return "nothing is too long"
+        if self.overlong:
+            return f"{over:,} too long, and training would refuse them (data.overlong)"
+        if cut.windows:
+            return f"{cut.examples:,} too long, divided into {cut.windows:,} windows" + (
+                f"; without anything to learn, and left out: {cut.tokens:,} tokens"
+                if cut.tokens
+                else "; nothing is lost"
+            )
+        done = [f"{cut.examples:,} shortened ({policy})"] if cut.examples else []
+        done += [f"{cut.dropped:,} dropped"] if cut.dropped else []
+        lost = f"{cut.tokens:,} tokens, {cut.targets:,} of them learned"
+        return f"{over:,} too long, {' and '.join(done)}: {lost} (data.overlong)"
 
 
 @dataclass
@@ -168,8 +191,8 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
     seen = preview(recipe, tokenizer)
     recipe, loaded = seen.recipe, seen.loaded
     most = None if everything else MOST
-    train = _survey(seen, seen.train, rows, most)
-    validation = None if seen.held is None else _survey(seen, seen.held, 0, most)
+    train = survey(seen, seen.train, rows, most)
+    validation = None if seen.held is None else survey(seen, seen.held, 0, most)
     method: Method = kinds.build("methods", recipe.method)
     with torch.device("meta"):
         module = method.prepare(loaded.model.module)
@@ -199,17 +222,25 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
     return found, loaded.tokenizer if recipe.model.architecture else None
 
 
-def _survey(seen: Preview, part: Part, rows: int, most: int | None) -> Survey:
+def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) -> Survey:
+    """One side of the data put into tokens.
+
+    Args:
+        seen: what encodes it.
+        part: its records.
+        rows: training examples to keep for showing.
+        most: measure no more records than these; ``None`` for all.
+    """
     chosen = _drawn(len(part.records), rows, most)
-    found = Survey(len(part.records), len(chosen))
-    lengths: list[int] = []
-    for index in chosen:
+    found = Survey(len(part.records), len(chosen), chosen)
+    found.sizes = np.zeros(len(chosen), dtype=np.int64)
+    for place, index in enumerate(chosen):
         try:
             example = seen.objective.encode(part.records[index], seen.codec)
         except UserError as error:
             found.faults.extend(error.faults)
             continue
-        lengths.append(example.depth())
+        found.sizes[place] = example.depth()
         found.targets += sum(_rows(table) for table in example.targets.values())
         try:
             kept, lost = fitting(example, seen.objective, seen.codec, seen.policy)
@@ -220,7 +251,7 @@ def _survey(seen: Preview, part: Part, rows: int, most: int | None) -> Survey:
         found.examples += len(kept)
         found.longest = max([found.longest, *(each.size for each in kept)])
         found.shown += kept[: rows - len(found.shown)]
-    found.lengths = np.sort(np.array(lengths, dtype=np.int64))
+    found.lengths = np.sort(found.sizes[found.sizes > 0])
     return found
 
 

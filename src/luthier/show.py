@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from luthier.core.codec import Codec
 from luthier.core.errors import DataError, RecipeError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example, Record, Segment
-from luthier.core.rundir import RunDir
 from luthier.data.prepare import fitting
 from luthier.inspection import learned
+from luthier.pages import rendered
 from luthier.preview import Preview, preview
-from luthier.stages import plan
+from luthier.stages import alone
 
 #: What a token leaves of a letter that further tokens complete.
 _HALF = "\ufffd"
@@ -100,14 +97,7 @@ def show(recipe: Recipe, row: str | None = None, stage: int = 1) -> Shown:
         RecipeError: there is no such stage.
         UserError: there is no such row, or training would refuse it.
     """
-    if recipe.stages:
-        planned = plan(recipe, RunDir(Path(recipe.output or "runs")))
-        if not 1 <= stage <= len(planned):
-            raise RecipeError(f"no stage {stage}: the recipe has {len(planned)}", code="usage")
-        first = planned[0].recipe.model
-        own = planned[stage - 1]
-        recipe = own.recipe.model_copy(update={"model": first}) if own.chained else own.recipe
-    seen = preview(recipe)
+    seen = preview(alone(recipe, stage))
     side, record = _found(seen, row)
     example = seen.objective.encode(record, seen.codec)
     pieces, cut = fitting(example, seen.objective, seen.codec, seen.policy)
@@ -135,15 +125,7 @@ def show(recipe: Recipe, row: str | None = None, stage: int = 1) -> Shown:
 
 def page(shown: Shown) -> str:
     """A row as one self-contained HTML page."""
-    here = Path(__file__).parent
-    jinja = Environment(
-        loader=FileSystemLoader([here / "data", here / "evaluation"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return jinja.get_template("show.html.jinja").render(row=shown)
+    return rendered("show.html.jinja", row=shown)
 
 
 def _found(seen: Preview, row: str | None) -> tuple[str, Record]:

@@ -79,6 +79,25 @@ def plan(recipe: Recipe, folder: RunDir) -> list[Stage]:
     return planned
 
 
+def alone(recipe: Recipe, stage: int = 1) -> Recipe:
+    """A stage as a recipe by itself, with the first one's model where it continues one before.
+
+    That model has the shape that the stage's own will have, which does not exist yet.
+
+    Raises:
+        RecipeError: there is no such stage.
+    """
+    if not recipe.stages:
+        return recipe
+    planned = plan(recipe, RunDir(Path(recipe.output or "runs")))
+    if not 1 <= stage <= len(planned):
+        raise RecipeError(f"no stage {stage}: the recipe has {len(planned)}", code="usage")
+    own = planned[stage - 1]
+    if not own.chained:
+        return own.recipe
+    return own.recipe.model_copy(update={"model": planned[0].recipe.model})
+
+
 def train_stages(
     recipe: Recipe,
     folder: RunDir,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.commands import preparing, showing
+from luthier.commands import preparing, reporting, showing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +22,7 @@ _INDENT = 11
 app = typer.Typer(help="Look at data, and check it, before training on it.", no_args_is_help=True)
 app.command()(preparing.prepare)
 app.command()(showing.show)
+app.command()(reporting.report)
 
 
 @app.command()
@@ -46,13 +45,14 @@ def check(
 
     Exit status: 0 no errors (there may be warnings); 1 errors; 2 wrong usage.
     """
+    from luthier.commands import screen
     from luthier.core.errors import RecipeError
 
     if not sources and recipe is None:
         raise RecipeError(
             "nothing to check", cure="name a file: luthier data check train.jsonl", code="usage"
         )
-    with _bar(quiet=as_json) as progress:
+    with screen.passing(quiet=as_json) as progress:
         reports = _reports(sources or [], recipe, progress)
     if as_json:
         _print_json(reports)
@@ -88,29 +88,6 @@ def _reports(sources: list[str], recipe: str | None, progress: Progress) -> list
 
     with hushed():
         return check_recipe(recipes.load(find_recipe(recipe)), sources, progress)
-
-
-@contextmanager
-def _bar(*, quiet: bool) -> Iterator[Progress]:
-    """A bar on standard error where that is a terminal."""
-    from luthier.commands import screen
-
-    made = screen.console(error=True)
-    if quiet or not made.is_terminal:
-        from luthier.data.check import silent
-
-        yield silent
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    parts = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    with Progress(*parts, console=made, transient=True) as bar:
-        task = bar.add_task("reading", total=1.0)
-
-        def moved(share: float, doing: str) -> None:
-            bar.update(task, completed=share, description=doing)
-
-        yield moved
 
 
 def _print_json(reports: Sequence[Report]) -> None:
@@ -168,6 +145,7 @@ def _print_finding(made: Console, finding: Finding) -> None:
 
 def _print_summary(made: Console, report: Report) -> None:
     from luthier.commands import screen
+    from luthier.core.words import many
 
     found = report.findings
     for each in report.sources:
@@ -175,10 +153,6 @@ def _print_summary(made: Console, report: Report) -> None:
         faulty = f", {each.faulty:,} cannot be read" if each.faulty else ""
         rows = f"{each.rows + each.faulty:,} rows{faulty}; {understood}"
         screen.paragraph(made, f"{each.name}: {rows}", indent=0)
-    verdict = f"{_many(found.errors, 'error')}, {_many(found.warnings, 'warning')}"
+    verdict = f"{many(found.errors, 'error')}, {many(found.warnings, 'warning')}"
     style = "bold red" if found.errors else "green"
-    made.print(f"{verdict} in {_many(report.rows, 'row')}, {report.seconds:.1f} s", style=style)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    made.print(f"{verdict} in {many(report.rows, 'row')}, {report.seconds:.1f} s", style=style)

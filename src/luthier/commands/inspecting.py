@@ -79,8 +79,7 @@ def _show(made: Console, one: Inspection) -> None:
     for line in histogram(one.train.lengths):
         made.print(f"  {line}" if line else "", soft_wrap=True)
     for name, side in sides:
-        for line in _cuts(name, side, one.policy, limit):
-            screen.paragraph(made, line)
+        screen.paragraph(made, f"{name}: {side.cost(one.policy, limit)}")
     screen.heading(made, "Training")
     screen.pairs(made, list(_training(one)))
 
@@ -128,27 +127,6 @@ def _counts(side: Survey) -> str:
     return (
         f"{line} {len(side.lengths):,} examples, {total:,} tokens, {side.targets:,} of them learned"
     )
-
-
-def _cuts(name: str, side: Survey, policy: str, limit: int) -> Iterator[str]:
-    """What the recipe's choice for overlong examples costs, in words."""
-    cut = side.cut
-    over = int((side.lengths > limit).sum())
-    lost = f"{cut.tokens:,} tokens, {cut.targets:,} of them learned"
-    if not over:
-        yield f"{name}: nothing is too long"
-    elif side.overlong:
-        yield f"{name}: {over:,} too long, and training would refuse them (data.overlong)"
-    elif cut.windows:
-        yield f"{name}: {cut.examples:,} too long, divided into {cut.windows:,} windows" + (
-            f"; without anything to learn, and left out: {cut.tokens:,} tokens"
-            if cut.tokens
-            else "; nothing is lost"
-        )
-    else:
-        done = [f"{cut.examples:,} shortened ({policy})"] if cut.examples else []
-        done += [f"{cut.dropped:,} dropped"] if cut.dropped else []
-        yield f"{name}: {over:,} too long, {' and '.join(done)}: {lost} (data.overlong)"
 
 
 def _training(one: Inspection) -> Iterator[tuple[str, str]]:

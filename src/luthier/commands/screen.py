@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from luthier.core.errors import Fault
+    from luthier.data.check import Progress
 
 #: Prose wider than this is hard to read, however wide the terminal.
 _WIDEST = 100
@@ -89,6 +91,27 @@ def notice(message: str) -> None:
 def answer_only(text: str) -> None:
     """Plain text on standard output, unwrapped, for people and pipes alike."""
     sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def passing(*, quiet: bool) -> Iterator[Progress]:
+    """A bar for a pass over data, on standard error where that is a terminal."""
+    made = console(error=True)
+    if quiet or not made.is_terminal:
+        from luthier.data.check import silent
+
+        yield silent
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    parts = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*parts, console=made, transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+
+        def moved(share: float, doing: str) -> None:
+            bar.update(task, completed=share, description=doing)
+
+        yield moved
 
 
 def _hanging(made: Console, head: str, style: str, text: str, width: int | None) -> None:

@@ -83,10 +83,13 @@ class Findings:
 
     Attributes:
         totals: how often each code was found.
+        rows: the codes found at each row's place, in the order found; ``None`` unless asked for,
+            since it grows with what is found.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_row: bool = False) -> None:
         self.totals: Counter[str] = Counter()
+        self.rows: dict[str, list[str]] | None = {} if by_row else None
         self._kept: dict[str, list[Finding]] = {}
         self._last: dict[str, str] = {}
         self._errors = 0
@@ -100,6 +103,8 @@ class Findings:
         self._last[finding.code] = finding.place
         self.totals[finding.code] += 1
         self._errors += finding.severity == "error"
+        if self.rows is not None and numbered:
+            self.rows.setdefault(finding.place, []).append(finding.code)
         if len(kept) < SHOWN:
             kept.append(finding)
 

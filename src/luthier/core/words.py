@@ -23,6 +23,15 @@ def size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def many(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> many(1, "row"), many(1200, "error")
+    ('1 row', '1,200 errors')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def parse_size(text: str) -> int:
     """What :func:`size` writes, and the usual shorter forms, as bytes.
 

@@ -58,6 +58,7 @@ class Ask:
         classes: the classes that the recipe names.
         tokens: how a recipe makes tokens of records; they are then all kept.
         timeout: seconds to wait for a source that gives nothing.
+        by_row: whether :attr:`Findings.rows` is kept.
     """
 
     sides: Sequence[tuple[str, Any]]
@@ -72,6 +73,7 @@ class Ask:
     classes: tuple[str, ...] = ()
     tokens: Callable[[Sequence[Record]], Tokens] | None = None
     timeout: float = 300.0
+    by_row: bool = False
 
 
 @dataclass
@@ -174,7 +176,7 @@ class _Pass:
     """Readers to formats to checks, row by row."""
 
     def __init__(self, ask: Ask, scratch: Path, watch: Watch, progress: Progress) -> None:
-        self.findings = Findings()
+        self.findings = Findings(by_row=ask.by_row)
         self.sources: list[SourceSeen] = []
         self._ask, self._watch, self._progress = ask, watch, progress
         alone = len({name for name, _ in ask.sides}) == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 _EMAIL = re.compile(r"[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,}")
 #: Reserved for examples (RFC 2606).
@@ -25,6 +26,9 @@ _SECRET = re.compile(
     r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
     r"|(?i:password|passwd|api[_-]?key|secret|token)[\"']?\s*[=:]\s*[\"']?"
     r"(?=[\w/+-]*\d)(?=[\w/+-]*[A-Za-z])[\w/+-]{16,}"
+)
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 _DIGITS = re.compile(r"\d")
 
@@ -58,13 +62,29 @@ def masked_text(text: str) -> str:
     >>> masked_text("Ask jo@work.io or +1 212 867 5309")
     'Ask [email] or [phone]'
     """
-    for word, find in (("secret", secrets), ("email", emails), ("card", cards), ("phone", phones)):
-        at, parts = 0, []
-        for found in find(text):
-            parts += [text[at : found.start()], f"[{word}]"]
-            at = found.end()
-        text = "".join([*parts, text[at:]])
-    return text
+    return _replaced(text, {word: partial(_word, word) for word in _FINDERS})
+
+
+def hidden(text: str) -> str:
+    """A text with everything masked that a check would find in it, its shape still to be seen.
+
+    >>> hidden("Write to jane@corp.co.uk or call +44 20 7946 0958.")
+    'Write to j…@… or call +4* ** **** ****.'
+    """
+    return _replaced(
+        text, {"secret": short_key, "email": short_email, "card": masked, "phone": masked}
+    )
+
+
+def short_email(address: str) -> str:
+    """An address by its first letter."""
+    return f"{address[:1]}…@…"
+
+
+def short_key(key: str) -> str:
+    """A key by its first two characters, which name the service, and its length."""
+    head = "" if key[0] == "-" else key[:2]
+    return f"{head}… ({len(key)} characters)"
 
 
 def masked(number: str) -> str:
@@ -90,3 +110,31 @@ def _is_card(number: str) -> bool:
         return False
     doubled = [2 * each - 9 * (each > 4) for each in figures[-2::-2]]
     return (sum(figures[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _word(word: str, _: str) -> str:
+    return f"[{word}]"
+
+
+def _blocks(text: str) -> Iterator[re.Match[str]]:
+    return _KEY_BLOCK.finditer(text)
+
+
+#: In the order of masking: what is part of a longer one comes after it.
+_FINDERS: Mapping[str, tuple[Callable[[str], Iterator[re.Match[str]]], ...]] = {
+    "secret": (_blocks, secrets),
+    "email": (emails,),
+    "card": (cards,),
+    "phone": (phones,),
+}
+
+
+def _replaced(text: str, short: Mapping[str, Callable[[str], str]]) -> str:
+    for word, finders in _FINDERS.items():
+        for find in finders:
+            at, parts = 0, []
+            for found in find(text):
+                parts += [text[at : found.start()], short[word](found.group())]
+                at = found.end()
+            text = "".join([*parts, text[at:]])
+    return text

@@ -8,7 +8,7 @@ from typing import ClassVar
 from luthier.core.findings import Code, Finding
 from luthier.data.checks._base import Check as Base
 from luthier.data.checks._base import Seen
-from luthier.data.personal import cards, emails, masked, phones, secrets
+from luthier.data.personal import cards, emails, masked, phones, secrets, short_email, short_key
 
 EMAIL = Code("D080", "warning", "an e-mail address", "mask it unless it is meant to be learned")
 PHONE = Code("D081", "warning", "a phone number", "mask it unless it is meant to be learned")
@@ -27,7 +27,7 @@ class Check(Base):
         """The row's text."""
         text = seen.whole
         if found := next(emails(text), None):
-            yield EMAIL.at(seen.place, f"an e-mail address: {found.group()[:1]}…@…")
+            yield EMAIL.at(seen.place, f"an e-mail address: {short_email(found.group())}")
         card = next(cards(text), None)
         if card is not None:
             yield CARD.at(seen.place, f"a card number: {masked(card.group())}")
@@ -35,7 +35,4 @@ class Check(Base):
         if found := next(phones(rest), None):
             yield PHONE.at(seen.place, f"a phone number: {masked(found.group())}")
         if found := next(secrets(text), None):
-            head = "" if found.group()[0] == "-" else found.group()[:2]
-            yield SECRET.at(
-                seen.place, f"a key that looks secret: {head}… ({len(found.group())} characters)"
-            )
+            yield SECRET.at(seen.place, f"a key that looks secret: {short_key(found.group())}")
