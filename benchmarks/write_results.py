@@ -169,8 +169,8 @@ def _rates(systems: dict[str, Any]) -> str:
             settings = systems[name]["settings"]
             said.append(f"`{name}` {settings['epochs']} at {settings['learning_rate']:g}")
     return (
-        f"Epochs and rates: {', '.join(said)}; those of `full` and `lora` were chosen on a tenth of "
-        "the training rows held out, the test rows had no part in it."
+        f"Epochs and rates: {', '.join(said)}; those of `full` and `lora` were chosen on a tenth "
+        "of the training rows held out, the test rows had no part in it."
     )
 
 
@@ -228,7 +228,8 @@ def _trl(found: dict[str, Any]) -> str:
             "",
             f"On the same step all agree to 1e-4 in loss ({first['loss']:.6f}) and gradient norm "
             f"({first['norm']:.6f}), else nothing is measured (`benchmarks/trl_sft.py`, where the "
-            "settings are described).",
+            "settings are described). Where the time goes, and why packed TRL is not 1.9 times "
+            "slower as hoped: docs/log.md.",
             "",
         ]
     )
