@@ -86,8 +86,11 @@ def test_every_command_explains_itself(
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_commands_in_the_overview_are_not_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.run(["--help"])
+@pytest.mark.parametrize("group", [[], ["data"], ["recipe"], ["cache"]], ids=" ".join)
+def test_commands_in_an_overview_are_not_cut_short(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run([*group, "--help"])
     assert "..." not in capsys.readouterr().out.split("Commands:")[1]
 
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 _INDENT = 11
 
 app = typer.Typer(help="Look at data, and check it, before training on it.", no_args_is_help=True)
-app.command()(preparing.prepare)
-app.command()(showing.show)
-app.command()(reporting.report)
 
 
 @app.command()
@@ -60,6 +57,11 @@ def check(
         _print(reports)
     if any(report.findings.errors for report in reports):
         raise typer.Exit(1)
+
+
+app.command()(preparing.prepare)
+app.command()(showing.show)
+app.command()(reporting.report)
 
 
 @app.command()

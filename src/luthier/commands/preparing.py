@@ -18,10 +18,10 @@ def prepare(
         typer.Option("--output", "-o", metavar="DIR", help="Write the rows of each side as well."),
     ] = None,
 ) -> None:
-    """Clean, split and tokenise a recipe's data, and say what was done to how many rows.
+    """Clean, split and tokenise data without training.
 
-    RECIPE is a file or a ready recipe's name, KEY=VALUE changes it. The tokens lie in the cache
-    then, so that training begins at once.
+    RECIPE is a file or a ready recipe's name, KEY=VALUE changes it. What was done to how
+    many rows is said. The tokens lie in the cache then, so that training begins at once.
     """
     path, words = needed(recipe, overrides)
 

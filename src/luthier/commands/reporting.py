@@ -24,7 +24,7 @@ def report(
         bool, typer.Option("--all", help="Put every row into tokens, however many there are.")
     ] = False,
 ) -> None:
-    """Write a page on a recipe's data: findings, lengths, balance, duplicates, worst rows.
+    """Write a page on data: findings, lengths, balance, leaks.
 
     RECIPE is a file or a ready recipe's name, KEY=VALUE changes it. No weight is loaded.
 

@@ -35,7 +35,7 @@ def show(
     ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Every token's number as well.")] = False,
 ) -> None:
-    """Show a row as the model reads it: record, template, tokens, what is learned.
+    """Show a row as the model reads it, in tokens.
 
     RECIPE is a file or a ready recipe's name, KEY=VALUE changes it. No weight is loaded.
     """
