@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tiny_runs import tiny_recipe
 
 # Read by libraries when they are imported, so before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LUTHIER_CACHE"] = tempfile.mkdtemp(prefix="luthier-test-cache-")
 os.environ.pop("LUTHIER_CACHE_BYTES", None)
+
+# The same examples in every run, however slow the machine: what is red stays red, and nothing is
+# red by luck. Others are tried by `pytest --hypothesis-profile default --hypothesis-seed 7`.
+settings.register_profile("luthier", deadline=None, derandomize=True)
+settings.load_profile("luthier")
 
 
 def pytest_configure(config: pytest.Config) -> None:
