@@ -386,3 +386,13 @@ def test_a_stage_inherits_whether_its_models_code_may_run(tmp_path: Path) -> Non
     assert second.recipe.model.offline
     assert second.recipe.model.dropout == 0
     assert second.recipe.model.revision is None
+
+
+def test_a_stage_alone_has_the_model_that_it_continues(tmp_path: Path) -> None:
+    """That of the nearest stage before it which brings one, not always the first's."""
+    values = recipes.load(recipe(tmp_path))
+    first, second = values.stages
+    own = {**second, "model": {"name": "builtin:nano"}}
+    three = values.model_copy(update={"stages": (first, own, second)})
+    assert stages.alone(three, 1).model == values.model
+    assert [stages.alone(three, number).model.name for number in (2, 3)] == ["builtin:nano"] * 2

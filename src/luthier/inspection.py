@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from luthier.core.contracts import Method
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
-from luthier.core.rundir import RunDir
 from luthier.data.length import Cut
 from luthier.data.order import Order, total_steps
 from luthier.data.prepare import Part, fitting
@@ -25,8 +23,8 @@ from luthier.engine import probe
 from luthier.engine.backend import Backend
 from luthier.models.load import Loaded, count_parameters
 from luthier.models.plan import Plan, inner_size, make_plan
-from luthier.preview import Preview, preview
-from luthier.stages import plan
+from luthier.preview import Preview
+from luthier.stages import previews
 
 #: Rows whose lengths are measured unless every row is asked for.
 MOST = 20_000
@@ -152,17 +150,7 @@ def inspect(recipe: Recipe, *, rows: int = 3, everything: bool = False) -> list[
     Raises:
         UserError: what leaves nothing to look at: no such file, no such model.
     """
-    if not recipe.stages:
-        return [_inspect(recipe, rows, everything, None)[0]]
-    found: list[Inspection] = []
-    tokenizer: Any = None
-    for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
-        own = stage.recipe
-        if stage.chained:  # its model does not exist yet; it will have the shape of this one
-            own = own.model_copy(update={"model": found[-1].recipe.model})
-        one, tokenizer = _inspect(own, rows, everything, tokenizer if stage.chained else None)
-        found.append(one)
-    return found
+    return [_inspect(seen, rows, everything) for seen in previews(recipe)]
 
 
 def learned(example: Example) -> npt.NDArray[np.bool_]:
@@ -186,9 +174,7 @@ def learned(example: Example) -> npt.NDArray[np.bool_]:
     return marks
 
 
-def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tuple[Inspection, Any]:
-    """One run, and the tokenizer that a later stage shares with it."""
-    seen = preview(recipe, tokenizer)
+def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
     recipe, loaded = seen.recipe, seen.loaded
     most = None if everything else MOST
     train = survey(seen, seen.train, rows, most)
@@ -203,7 +189,7 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
     choice = probe.choose(spec, config.hidden_size, inner_size(config))
     longest = max(train.longest, validation.longest if validation else 0)
     rate = method.default_rate if isinstance(spec.learning_rate, str) else spec.learning_rate
-    found = Inspection(
+    return Inspection(
         recipe,
         seen.said,
         seen.faults,
@@ -219,7 +205,6 @@ def _inspect(recipe: Recipe, rows: int, everything: bool, tokenizer: Any) -> tup
         rate,
         _steps(recipe, train),
     )
-    return found, loaded.tokenizer if recipe.model.architecture else None
 
 
 def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) -> Survey:

@@ -10,11 +10,10 @@ from typing import Any
 from luthier.assemble import describe
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
-from luthier.core.rundir import RunDir
 from luthier.data.prepare import Part, encode
 from luthier.data.writing import write_rows
-from luthier.preview import Preview, preview
-from luthier.stages import plan
+from luthier.preview import Preview
+from luthier.stages import previews
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,10 @@ def prepare(recipe: Recipe, output: Path | None = None) -> list[Prepared]:
     Raises:
         UserError: what training would refuse.
     """
-    if not recipe.stages:
-        return [_prepared(preview(recipe), output)]
-    found: list[Prepared] = []
-    before: Preview | None = None
-    for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
-        own, tokenizer = stage.recipe, None
-        if stage.chained and before is not None:  # its model does not exist yet
-            own = own.model_copy(update={"model": before.recipe.model})
-            tokenizer = before.loaded.tokenizer if own.model.architecture else None
-        before = preview(own, tokenizer)
-        place = None if output is None else output / f"stage-{stage.number}"
-        found.append(_prepared(before, place))
+    found = []
+    for number, seen in enumerate(previews(recipe), start=1):
+        inner = output / f"stage-{number}" if output and recipe.stages else output
+        found.append(_prepared(seen, inner))
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +28,7 @@ from luthier.data.sources import read
 from luthier.engine.backend import Backend
 from luthier.engine.recover import clear
 from luthier.evaluation.stages import write_stages
+from luthier.preview import Preview, preview
 
 Say = Callable[[str], None]
 #: Trains one recipe into its folder, continuing from the newest checkpoint where told; false where
@@ -80,7 +81,7 @@ def plan(recipe: Recipe, folder: RunDir) -> list[Stage]:
 
 
 def alone(recipe: Recipe, stage: int = 1) -> Recipe:
-    """A stage as a recipe by itself, with the first one's model where it continues one before.
+    """A stage as a recipe by itself, with the model that the ones it continues began with.
 
     That model has the shape that the stage's own will have, which does not exist yet.
 
@@ -92,10 +93,27 @@ def alone(recipe: Recipe, stage: int = 1) -> Recipe:
     planned = plan(recipe, RunDir(Path(recipe.output or "runs")))
     if not 1 <= stage <= len(planned):
         raise RecipeError(f"no stage {stage}: the recipe has {len(planned)}", code="usage")
-    own = planned[stage - 1]
-    if not own.chained:
-        return own.recipe
-    return own.recipe.model_copy(update={"model": planned[0].recipe.model})
+    begun = next(each for each in reversed(planned[:stage]) if not each.chained)
+    return planned[stage - 1].recipe.model_copy(update={"model": begun.recipe.model})
+
+
+def previews(recipe: Recipe) -> Iterator[Preview]:
+    """Every run of a recipe as it would begin, in order; see :func:`luthier.preview.preview`.
+
+    A stage that continues one before has its model's shape and, from scratch, its tokenizer: the
+    model itself does not exist yet.
+    """
+    if not recipe.stages:
+        yield preview(recipe)
+        return
+    before: Preview | None = None
+    for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
+        own, tokenizer = stage.recipe, None
+        if stage.chained and before is not None:
+            own = own.model_copy(update={"model": before.recipe.model})
+            tokenizer = before.loaded.tokenizer if own.model.architecture else None
+        before = preview(own, tokenizer)
+        yield before
 
 
 def train_stages(

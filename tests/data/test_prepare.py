@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import builders
 import numpy as np
@@ -15,8 +16,9 @@ import pytest
 from luthier.core import kinds
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
+from luthier.core.records import Example, Origin, Segment
 from luthier.data import prepare
-from luthier.data.prepare import Encoded, Part, encode, read_parts
+from luthier.data.prepare import Encoded, Part, encode, fitting, read_parts
 from luthier.objectives import sft
 
 Rows = list[dict[str, Any]]
@@ -253,3 +255,25 @@ def test_every_objective_says_what_becomes_of_overlong_examples(kind: str) -> No
 
 def test_the_cache_is_versioned() -> None:
     assert isinstance(prepare._CACHE_VERSION, int)
+
+
+def test_leaves_that_a_loss_couples_are_not_cut_apart() -> None:
+    """An objective says whether they are; having the word is not saying yes."""
+    one = np.array([5])
+    tree = (Segment(np.array([3, 4])), Segment(one, parent=0), Segment(one, parent=1))
+    table = {
+        "position": np.array([1, 2]),
+        "token": np.array([5, 5]),
+        "weight": np.ones(2, dtype=np.float32),
+    }
+    example = Example(tree, {"lm": table}, Origin("made", 1))
+
+    class Coupled(sft.Objective):
+        independent_leaves: ClassVar[bool] = False
+
+    codec: Any = SimpleNamespace(
+        max_length=3, tokenizer=SimpleNamespace(bos_token_id=None), frame=frozenset()
+    )
+    apart, _ = fitting(example, sft.Objective(sft.Config()), codec, "right")
+    whole, cut = fitting(example, Coupled(sft.Config()), codec, "right")
+    assert (len(apart), len(whole), cut.dropped) == (1, 0, 1)

@@ -142,7 +142,7 @@ def fitting(
         codec.max_length,
         policy,
         bos=codec.tokenizer.bos_token_id,
-        independent=isinstance(objective, Uncoupled),
+        independent=isinstance(objective, Uncoupled) and objective.independent_leaves,
         frame=codec.frame,
     )
 

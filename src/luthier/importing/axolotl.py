@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.importing.sheet import Sheet
+from luthier.importing.sheet import SAME, Sheet
 
 _SAME = {
+    **SAME,
     "base_model": "model.name",
     "revision_of_model": "model.revision",
-    "trust_remote_code": "model.trust_remote_code",
     "val_set_size": "data.validation",
     "sequence_len": "data.max_length",
     "num_epochs": "training.epochs",
-    "max_steps": "training.max_steps",
-    "learning_rate": "training.learning_rate",
     "cosine_min_lr_ratio": "training.min_rate",
-    "weight_decay": "training.weight_decay",
-    "max_grad_norm": "training.clip_norm",
-    "seed": "training.seed",
-    "logging_steps": "training.log_every",
-    "eval_steps": "training.evaluate_every",
-    "save_steps": "training.save_every",
-    "save_total_limit": "training.keep",
     "gradient_checkpointing": "training.gradient_checkpointing",
     "torch_compile": "training.compile",
-    "output_dir": "output",
 }
 _LORA = {
     "lora_r": "method.rank",

@@ -6,25 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from luthier.importing.sheet import Sheet
+from luthier.importing.sheet import SAME, Sheet
 
 _SAME = {
+    **SAME,
     "model_name_or_path": "model.name",
     "model_revision": "model.revision",
-    "trust_remote_code": "model.trust_remote_code",
     "cutoff_len": "data.max_length",
     "max_samples": "data.limit",
     "num_train_epochs": "training.epochs",
-    "max_steps": "training.max_steps",
-    "learning_rate": "training.learning_rate",
-    "weight_decay": "training.weight_decay",
-    "max_grad_norm": "training.clip_norm",
-    "seed": "training.seed",
-    "logging_steps": "training.log_every",
-    "eval_steps": "training.evaluate_every",
-    "save_steps": "training.save_every",
-    "save_total_limit": "training.keep",
-    "output_dir": "output",
 }
 _LORA = {
     "lora_rank": "method.rank",

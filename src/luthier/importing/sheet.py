@@ -17,6 +17,20 @@ _SCHEDULES = {
     "constant_with_warmup": "constant",
     "warmup_stable_decay": "wsd",
 }
+#: Keys that Axolotl and LLaMA-Factory both took from transformers' Trainer.
+SAME = {
+    "trust_remote_code": "model.trust_remote_code",
+    "max_steps": "training.max_steps",
+    "learning_rate": "training.learning_rate",
+    "weight_decay": "training.weight_decay",
+    "max_grad_norm": "training.clip_norm",
+    "seed": "training.seed",
+    "logging_steps": "training.log_every",
+    "eval_steps": "training.evaluate_every",
+    "save_steps": "training.save_every",
+    "save_total_limit": "training.keep",
+    "output_dir": "output",
+}
 #: A number that YAML 1.1 takes for a word.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
