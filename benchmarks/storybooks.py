@@ -25,7 +25,7 @@ from luthier.core import recipe as recipes
 from luthier.core.recipe import load as load_recipe
 from luthier.core.records import Origin, Record, Text
 from luthier.data.length import fit
-from luthier.data.prepare import read_parts
+from luthier.data.parts import read_parts
 from luthier.data.sources import read
 from luthier.data.template import TokenizerCodec
 from luthier.evaluation.measure import score_losses

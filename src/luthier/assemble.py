@@ -12,7 +12,8 @@ from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
-from luthier.data.prepare import Encoded, Part, encode, read_parts
+from luthier.data.parts import Part, read_parts
+from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
 from luthier.models.load import (
     Loaded,

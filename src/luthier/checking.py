@@ -16,7 +16,7 @@ from luthier.core.records import Record
 from luthier.core.rundir import RunDir
 from luthier.data.check import Ask, Progress, Report, check, sides, silent
 from luthier.data.checks._base import TRAIN, Tokens
-from luthier.data.prepare import Part
+from luthier.data.parts import Part
 from luthier.preview import dressed
 from luthier.stages import plan
 

@@ -17,7 +17,8 @@ from luthier.core.recipe import Recipe
 from luthier.core.records import Example
 from luthier.data.length import Cut
 from luthier.data.order import Order, total_steps
-from luthier.data.prepare import Part, fitting
+from luthier.data.parts import Part
+from luthier.data.prepare import fitting
 from luthier.data.template import TokenizerCodec
 from luthier.engine import probe
 from luthier.engine.backend import Backend

@@ -10,7 +10,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Objective, Settling
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
-from luthier.data.prepare import Part, read_parts
+from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
 from luthier.models.load import Loaded, known_head
 from luthier.models.skeleton import skeleton

@@ -194,7 +194,7 @@ def test_a_subset_stands_for_all(tmp_path: Path) -> None:
     recipe = recipe.model_copy(
         update={"objective": kinds.config("objectives", "classification"), "method": recipe.method}
     )
-    from luthier.data.prepare import read_parts
+    from luthier.data.parts import read_parts
 
     said: list[str] = []
     objective = kinds.build("objectives", recipe.objective)

@@ -15,8 +15,8 @@ import pytest
 from luthier.core import kinds
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
+from luthier.data.parts import read_parts
 from luthier.data.patience import within
-from luthier.data.prepare import read_parts
 from luthier.data.sources import read
 
 ROW = b'{"text": "a line"}\n'

@@ -18,7 +18,8 @@ from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Origin, Segment
 from luthier.data import prepare
-from luthier.data.prepare import Encoded, Part, encode, fitting, read_parts
+from luthier.data.parts import Part, read_parts
+from luthier.data.prepare import Encoded, encode, fitting
 from luthier.objectives import sft
 
 Rows = list[dict[str, Any]]
