@@ -10,7 +10,8 @@ from typing import Any
 from luthier.assemble import describe
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
-from luthier.data.prepare import Part, encode
+from luthier.data.parts import Part
+from luthier.data.prepare import encode
 from luthier.data.writing import write_rows
 from luthier.preview import Preview
 from luthier.stages import previews
