@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Method, Objective, QuantizedBase, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
@@ -101,7 +101,13 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     own = [head for head in objective.heads if head.kind != "lm"]
     kind = recipe.objective.kind
     if recipe.model.architecture is None:
-        loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
+        method = kinds.build("methods", recipe.method)
+        loaded = load(
+            recipe.model,
+            head=own[0] if own else None,
+            seed=recipe.training.seed,
+            quantize=isinstance(method, QuantizedBase) and method.quantize_on_load,
+        )
         if loaded.head is not None and not own:
             raise RecipeError(
                 f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",

@@ -11,7 +11,7 @@ from typing import Any
 
 from luthier.assemble import Parts, load_model
 from luthier.core import kinds
-from luthier.core.contracts import Metric
+from luthier.core.contracts import Metric, QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.engine.probe import prepare_host
@@ -59,6 +59,8 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         "objective": parts.recipe.objective.kind,
         "method": parts.recipe.method.kind,
     }
+    if isinstance(parts.method, QuantizedBase):
+        note["quantized"] = {"kind": "nf4", "covers_rounding": parts.method.covers_rounding}
     if loaded.head is not None:
         note["head"] = asdict(loaded.head)
         loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id

@@ -15,7 +15,8 @@ from torch import nn
 
 from luthier.core.errors import RecipeError
 from luthier.data.batching import collate
-from luthier.methods.lora import Config, Method, attention_layers
+from luthier.methods._lora_targets import attention_layers
+from luthier.methods.lora import Config, Method
 from luthier.models.language_model import CausalModel
 
 

@@ -332,6 +332,24 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class QuantizedBase(Protocol):
+    """A method that trains beside a base whose matrices are kept in few bits."""
+
+    @property
+    def quantize_on_load(self) -> bool:
+        """Whether the base may be quantised while it is read, tensor by tensor.
+
+        Else :meth:`Method.prepare` does it, having seen the matrices in full.
+        """
+        ...
+
+    @property
+    def covers_rounding(self) -> bool:
+        """Whether the adapter starts as what quantisation loses, not as nothing."""
+        ...
+
+
 class Metric(Protocol):
     """A figure over examples, kept as rows that can be summed, so that a bootstrap can resample.
 

@@ -2,43 +2,64 @@
 
 ``W x + (alpha / r) B A x`` (Hu et al. 2021, arXiv 2106.09685), through peft, so that the adapter
 loads wherever peft's format is read. Options: rank-stabilised scaling ``alpha / sqrt(r)``
-(Kalajdzievski 2023, arXiv 2312.03732) and weight decomposition (DoRA, Liu et al. 2024,
-arXiv 2402.09353).
+(Kalajdzievski 2023, arXiv 2312.03732), weight decomposition (DoRA, Liu et al. 2024,
+arXiv 2402.09353), a faster ``B`` (LoRA+, Hayou et al. 2024, arXiv 2402.12354), and a start from
+the matrix itself (PiSSA, see :mod:`luthier.methods._lora_starts`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from luthier.core.contracts import KindConfig, Objective
 from luthier.core.errors import RecipeError
+from luthier.methods import _lora_starts as starts
+from luthier.methods._lora_targets import attention_layers, check_patterns, is_matrix, leaves
 from luthier.methods._low_rank import fuse
 from luthier.methods._snapshot import Snapshot, groups_by_decay, head_names
+from luthier.ops.quantized import matrix_of as matrix_of
+from luthier.ops.quantized import peft
+
+Rank = Annotated[int, Field(ge=1)]
+Alpha = Annotated[float, Field(gt=0)]
 
 
 class Config(KindConfig):
     """Settings of LoRA."""
 
     kind: str = "lora"
-    rank: int = Field(default=16, ge=1)
+    rank: Rank = 16
     """Rank r of the update."""
-    alpha: float | None = Field(default=None, gt=0)
+    alpha: Alpha | None = None
     """Scale of the update; twice the rank if unset."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     targets: str | tuple[str, ...] = "all-linear"
     """``all-linear``, ``attention``, a list of module names, or a regular expression."""
+    rank_pattern: dict[str, Rank] = Field(default_factory=dict)
+    """Ranks of single matrices by the end of their name, ``{q_proj: 32}``; alpha stays."""
+    alpha_pattern: dict[str, Alpha] = Field(default_factory=dict)
+    """Alphas of single matrices, likewise."""
     rslora: bool = False
     """Rank-stabilised scaling."""
     dora: bool = False
     """Weight-decomposed update."""
+    plus_ratio: float | None = Field(default=None, ge=1)
+    """LoRA+: B's learning rate over A's (16 in the paper); the same if unset."""
+    start: Literal["zero", "pissa"] = "zero"
+    """What the adapter starts as: nothing, or the matrix's largest singular values (PiSSA)."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Config:
+        if self.dora and self.start != "zero":
+            raise ValueError(f"'start: {self.start}' and 'dora' both rewrite the matrix, take one")
+        return self
 
 
 class Method:
@@ -49,7 +70,9 @@ class Method:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._start: Snapshot | None = None
-        self._identity = True
+        self._identity = config.start == "zero"
+        #: A0 and B0 of every matrix, where the adapter does not start as nothing.
+        self._begun: dict[str, starts.Pair] = {}
 
     def supports(self, objective: Objective) -> str | None:
         """Every objective that trains a trunk."""
@@ -61,15 +84,16 @@ class Method:
         Raises:
             RecipeError: no module matches, or the run continues an adapter of another shape.
         """
-        from peft import PeftModel
-
         inner = _inner(model)
-        if isinstance(inner, PeftModel):
+        if isinstance(inner, peft().PeftModel):
             self._continue(inner)
         else:
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
+            full = self._in_full(inner)
             inner = self._adapted(inner)
+            if self.config.start != "zero" and not weightless(model):
+                self._begun = starts.begin(inner, full)
         if not hasattr(model, "trunk"):
             return inner  # type: ignore[no-any-return]
         model.trunk = inner
@@ -77,11 +101,13 @@ class Method:
             model.get_submodule(name).requires_grad_(True)
         return model
 
-    def _adapted(self, model: nn.Module) -> nn.Module:
-        from peft import get_peft_model
+    def _in_full(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """The matrices that a start needs beside those that the model is left with."""
+        return None
 
+    def _adapted(self, model: nn.Module) -> nn.Module:
         try:
-            adapted: nn.Module = get_peft_model(model, self._peft_config(model))
+            adapted: nn.Module = peft().get_peft_model(model, self._peft_config(model))
         except ValueError as error:
             names = sorted(
                 {n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -90,12 +116,30 @@ class Method:
                 f"method.targets {self.config.targets!r} match no matrix of this model",
                 cure=f"its linear layers are {', '.join(names)}",
             ) from error
+        c = self.config
+        check_patterns(
+            adapted, {"rank_pattern": c.rank_pattern, "alpha_pattern": c.alpha_pattern}
+        )
         fuse(adapted)
         return adapted
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """One group that decays, one that does not (DoRA's magnitudes)."""
-        return groups_by_decay(model)
+        """One group that decays, one that does not (DoRA's magnitudes); LoRA+ divides them."""
+        groups: list[dict[str, Any]] = groups_by_decay(model)
+        if self.config.plus_ratio is None:
+            return groups
+        divided = []
+        for group in groups:
+            pairs = list(zip(group["names"], group["params"], strict=True))
+            for fast in (False, True):
+                chosen = [(n, p) for n, p in pairs if (".lora_B." in n) == fast]
+                if chosen:
+                    names, params = zip(*chosen, strict=True)
+                    rate = self.config.plus_ratio if fast else 1.0
+                    divided.append(
+                        {**group, "names": list(names), "params": list(params), "rate": rate}
+                    )
+        return divided
 
     def frozen_depth(self, model: nn.Module) -> int:
         """Adapters sit in every layer, so no trunk stays as it was."""
@@ -116,22 +160,37 @@ class Method:
                 yield
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """The adapter in peft's own format."""
+        """The adapter in peft's own format, right on the original base whatever its start."""
         # "auto" would ask the hub whether the embeddings were resized; they never are.
         save = model.save_pretrained
         save(folder, safe_serialization=True, save_embedding_layers=False)  # type: ignore[operator]
+        if self._begun:
+            starts.widen(folder, self._begun, rslora=self.config.rslora)
 
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved adapter, trainable, on a base model."""
-        from peft import PeftModel
-
-        loaded: Any = PeftModel.from_pretrained(_inner(model), str(folder), is_trainable=True)
-        fuse(loaded)
+        if self.config.start != "zero":
+            loaded: Any = self._begun_again(_inner(model), folder)
+        else:
+            loaded = peft().PeftModel.from_pretrained(
+                _inner(model), str(folder), is_trainable=True
+            )
+            fuse(loaded)
         if not hasattr(model, "trunk"):
             return loaded  # type: ignore[no-any-return]
         model.trunk = loaded
         model.load_head(folder)  # type: ignore[operator]
         return model
+
+    def _begun_again(self, model: nn.Module, folder: Path) -> nn.Module:
+        tensors, self._begun = starts.narrow(folder)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        made = self._adapted(model)
+        starts.load_into(made, tensors)
+        if self.config.start == "pissa":
+            starts.take_out(made, self._begun)
+        return made
 
     def merge(self, model: nn.Module) -> nn.Module:
         """The base with the update added to its matrices."""
@@ -142,19 +201,19 @@ class Method:
         return model
 
     def _peft_config(self, model: nn.Module) -> Any:
-        from peft import LoraConfig
-
         c = self.config
         targets: Any = list(c.targets) if isinstance(c.targets, tuple) else c.targets
         if targets == "attention":
             targets = attention_layers(model)
-        return LoraConfig(
+        return peft().LoraConfig(
             r=c.rank,
             lora_alpha=c.alpha if c.alpha is not None else 2 * c.rank,
             lora_dropout=c.dropout,
             target_modules=targets,
+            rank_pattern=dict(c.rank_pattern),
+            alpha_pattern=dict(c.alpha_pattern),
             # GPT-2's matrices are stored transposed.
-            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
+            fan_in_fan_out=any(_transposed(m) for m in model.modules()),
             use_rslora=c.rslora,
             use_dora=c.dora,
             **_task(model),
@@ -170,12 +229,16 @@ class Method:
             for ours, theirs_value, wanted_value in (
                 ("rank", old.r, wanted.r),
                 ("alpha", old.lora_alpha, wanted.lora_alpha),
+                ("rank_pattern", old.rank_pattern, wanted.rank_pattern),
+                ("alpha_pattern", old.alpha_pattern, wanted.alpha_pattern),
                 ("rslora", old.use_rslora, wanted.use_rslora),
                 ("dora", old.use_dora, wanted.use_dora),
-                ("targets", *_leaves(model.get_base_model(), self.config.targets)),
+                ("targets", *leaves(model.get_base_model(), self.config.targets)),
             )
             if theirs_value != wanted_value
         ]
+        if self.config.start != "zero":
+            differing.append(f"start zero (it has started) / {self.config.start} (the recipe)")
         if differing:
             raise RecipeError(
                 "the run continues an adapter of another shape: " + "; ".join(differing),
@@ -196,6 +259,16 @@ def _inner(model: nn.Module) -> Any:
     return getattr(model, "trunk", model) if head_names(model) else model
 
 
+def weightless(model: nn.Module) -> bool:
+    """Whether only the shape is there, as where a recipe is inspected."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def _transposed(module: nn.Module) -> bool:
+    """Whether the architecture stores this matrix transposed, though it may be packed by now."""
+    return is_matrix(module) and getattr(module, "source_cls", type(module)).__name__ == "Conv1D"
+
+
 def _task(model: nn.Module) -> dict[str, Any]:
     """What peft must know of the heads: its own kinds of models save and exclude them."""
     if heads := list(head_names(model)):
@@ -203,56 +276,3 @@ def _task(model: nn.Module) -> dict[str, Any]:
     if hasattr(model, "prepare_inputs_for_generation"):
         return {"task_type": "CAUSAL_LM"}
     return {"task_type": "FEATURE_EXTRACTION"}
-
-
-def _leaves(base: nn.Module, targets: str | tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Names of the matrices that an adapter sits on, and of those that ``targets`` means."""
-    from peft.tuners.lora import LoraLayer
-
-    matrices = {
-        name: isinstance(module, LoraLayer)
-        for name, module in base.named_modules()
-        if isinstance(module, nn.Linear | LoraLayer) or type(module).__name__ == "Conv1D"
-        if ".lora_" not in name and not name.endswith(".base_layer")
-    }
-    head = getattr(base, "get_output_embeddings", lambda: None)()
-
-    def meant(name: str) -> bool:
-        if isinstance(targets, tuple):
-            return any(name == t or name.endswith(f".{t}") for t in targets)
-        if targets == "attention":
-            return _in_attention(name)
-        if targets == "all-linear":
-            return base.get_submodule(name) is not head
-        return re.fullmatch(targets, name) is not None
-
-    def last_parts(names: Iterable[str]) -> list[str]:
-        return sorted({name.rsplit(".", 1)[-1] for name in names})
-
-    adapted = last_parts(name for name, yes in matrices.items() if yes)
-    return adapted, last_parts(filter(meant, matrices))
-
-
-def _in_attention(name: str) -> bool:
-    return any(word in name.lower() for word in ("attn", "attention"))
-
-
-def attention_layers(model: nn.Module) -> list[str]:
-    """Names of the matrices inside attention blocks.
-
-    The last part of their path, and the part before it where another block has a matrix of that
-    name as well.
-    """
-    matrices = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-    ]
-    elsewhere = {name.rsplit(".", 1)[-1] for name in matrices if not _in_attention(name)}
-    return sorted(
-        {
-            ".".join(name.split(".")[-2:]) if leaf in elsewhere else leaf
-            for name in filter(_in_attention, matrices)
-            for leaf in [name.rsplit(".", 1)[-1]]
-        }
-    )

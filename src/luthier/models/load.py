@@ -16,9 +16,10 @@ from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
-from luthier.models import heads
+from luthier.models import heads, quantized
 from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
+from luthier.ops.quantized import exact, nbytes, numel, peft
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
@@ -105,6 +106,7 @@ def load(
     adapter: bool = True,
     head: Head | None = None,
     seed: int = 0,
+    quantize: bool | None = None,
 ) -> Loaded:
     """A pretrained model with its tokenizer, weights in float32.
 
@@ -114,6 +116,8 @@ def load(
         adapter: whether an adapter is put on its base; without it the base alone is loaded.
         head: a classification head that is wanted; if unset, the one that the model has.
         seed: of a fresh head's weights.
+        quantize: whether the base's matrices are put into four bits; if unset, as the run that
+            the name leads to was trained.
 
     Raises:
         UserError: not found, not reachable, pickled weights, or code nobody asked to run.
@@ -126,7 +130,9 @@ def load(
             f"the adapter '{spec.name}' classifies into other classes",
             cure="export it merged and start from that, or start from its base",
         )
-    module, said = _weights(base, options, head or own, seed, spec.dropout)
+    kept = read_note(Path(where.name)).get("quantized") if where.kind == "adapter" else None
+    packed = kept is not None if quantize is None else quantize
+    module, said = _weights(base, options, head or own, seed, spec.dropout, packed)
     home = (
         where
         if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
@@ -135,6 +141,8 @@ def load(
     tokenizer = _tokenizer(home, options)
     if where.kind == "adapter" and adapter:
         module = _adapter(module, where.name)
+        if packed and kept is not None and kept["covers_rounding"]:
+            quantized.keep_first_half(module)
     module.to(device or torch.device("cpu"))
     if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
         classifier = ClassifierModel(module)
@@ -222,7 +230,12 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """``(trainable, total)`` parameters, tied ones once."""
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return trainable, sum(p.numel() for p in module.parameters())
+    return trainable, sum(numel(p) for p in module.parameters())
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters, tied ones once; a model without weights counts as float32."""
+    return sum(nbytes(p) for p in module.parameters())
 
 
 def save_note(folder: Path, note: dict[str, Any]) -> None:
@@ -283,7 +296,12 @@ def _config(where: Where, options: dict[str, Any], dropout: float | None) -> Any
 
 
 def _weights(
-    where: Where, options: dict[str, Any], head: Head | None, seed: int, dropout: float | None
+    where: Where,
+    options: dict[str, Any],
+    head: Head | None,
+    seed: int,
+    dropout: float | None,
+    packed: bool,
 ) -> tuple[nn.Module, list[str]]:
     from transformers import AutoModelForCausalLM
 
@@ -294,7 +312,10 @@ def _weights(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             if head is not None:
-                return heads.build(where.name, head, options, config, seed)
+                module, said = heads.build(where.name, head, options, config, seed)
+                return (quantized.packed(module) if packed else module), said
+            if packed:
+                options = {**options, **quantized.options(config)}
             module, found = AutoModelForCausalLM.from_pretrained(
                 where.name,
                 config=config,
@@ -305,6 +326,8 @@ def _weights(
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise _load_error(where, error) from error
+    if packed:
+        exact(module)
     fresh = sorted(found["missing_keys"])
     said = [f"{len(fresh)} weights are not in the files and start fresh: {', '.join(fresh[:5])}"]
     return module, said if fresh else []
@@ -325,8 +348,7 @@ def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
 
 
 def _adapter(module: nn.Module, folder: str) -> nn.Module:
-    from peft import PeftModel
-
+    PeftModel = peft().PeftModel
     if not (Path(folder) / "adapter_model.safetensors").is_file():
         raise UserError(
             f"adapter '{folder}' has no adapter_model.safetensors",

@@ -14,6 +14,7 @@ from luthier.models import heads
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+from luthier.ops.quantized import peft
 
 
 def skeleton(
@@ -40,14 +41,12 @@ def skeleton(
     own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
     module = _empty(base.name, spec, head)
     if where.kind == "adapter":
-        from peft import PeftConfig, get_peft_model
-
         with torch.device("meta"):
-            asked = PeftConfig.from_pretrained(where.name)
+            asked = peft().PeftConfig.from_pretrained(where.name)
             if isinstance(module, heads.PooledClassifier):
-                module.trunk = get_peft_model(module.trunk, asked)
+                module.trunk = peft().get_peft_model(module.trunk, asked)
             else:
-                module = get_peft_model(module, asked)
+                module = peft().get_peft_model(module, asked)
     model = ClassifierModel(module) if head is not None else CausalModel(module)
     return Loaded(model, tokenizer_at(where if own else base), spec.name)
 

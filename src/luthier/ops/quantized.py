@@ -1,0 +1,203 @@
+"""Frozen matrices in four bits (NF4), and exact products with what they stand for.
+
+``O`` outputs, ``I`` inputs.
+
+Each block of 64 weights is divided by its largest and rounded to one of 16 quantiles of a normal
+distribution; the blocks' factors are themselves kept in 8 bits (double quantisation: Dettmers et
+al. 2023, arXiv 2305.14314). 4.13 bits a weight. bitsandbytes rounds and unpacks. The products are
+ours: its kernels for evaluation on CPUs compute in bfloat16 whatever was asked, and a model must
+not change between training and evaluation.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.core.errors import RecipeError
+from luthier.ops.precision import compute_dtype
+
+#: Weights that share a factor.
+BLOCK = 64
+
+
+@cache
+def library() -> Any:
+    """bitsandbytes.
+
+    Raises:
+        RecipeError: it is not installed.
+    """
+    try:
+        with _nothing_fetched():
+            import bitsandbytes
+    except ImportError as error:
+        raise RecipeError(
+            "a quantised base needs bitsandbytes, which is not installed",
+            cure="pip install 'luthier[qlora]', or take method: lora",
+            code="missing-extra",
+        ) from error
+    return bitsandbytes
+
+
+def peft() -> Any:
+    """The library peft; it imports bitsandbytes where that is installed."""
+    with _nothing_fetched():
+        import peft as found
+    return found
+
+
+@contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """While open, an import of bitsandbytes finds no ``kernels``.
+
+    Through that package it would fetch machine code from the hub and run it, on CPUs that know
+    bfloat16.
+    """
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level, hidden = logger.level, "bitsandbytes" not in sys.modules
+    before = sys.modules.get("kernels")
+    if hidden:
+        sys.modules["kernels"] = None  # type: ignore[assignment]
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["kernels"]
+            if before is not None:
+                sys.modules["kernels"] = before
+            logger.setLevel(level)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether this layer's matrix is kept in four bits."""
+    kind = type(module)
+    return kind.__name__ == "Linear4bit" and kind.__module__.startswith("bitsandbytes.")
+
+
+def holds_quantized(model: nn.Module) -> bool:
+    """Whether any layer's matrix is."""
+    return any(is_quantized(module) for module in model.modules())
+
+
+def numel(parameter: Tensor) -> int:
+    """Weights that a parameter stands for, packed or not."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def nbytes(parameter: Tensor) -> int:
+    """Bytes that a parameter takes, the factors of its blocks included."""
+    state = getattr(parameter, "quant_state", None)
+    if state is None:
+        return parameter.nbytes
+    nested = state.state2.absmax.nbytes if state.nested else 0
+    return int(parameter.nbytes + state.absmax.nbytes + nested)
+
+
+def dequantized(weight: Any, dtype: torch.dtype) -> Tensor:
+    """The matrix ``[O, I]`` that a packed one stands for."""
+    matrix: Tensor = library().functional.dequantize_4bit(weight.data, weight.quant_state)
+    return matrix.to(dtype)
+
+
+def matrix_of(layer: Any) -> Tensor:
+    """A layer's matrix ``[O, I]`` in float32, whatever it is kept as."""
+    if is_quantized(layer):
+        return dequantized(layer.weight, torch.float32)
+    weight: Tensor = layer.weight.detach()
+    return (weight if isinstance(layer, nn.Linear) else weight.T).float()
+
+
+def targets(model: nn.Module, skip: Collection[str] = ()) -> list[str]:
+    """Names of the matrices to quantise: all but the output head and what stands in ``skip``."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return [
+        name
+        for name, module in model.named_modules()
+        if (type(module) is nn.Linear or type(module).__name__ == "Conv1D")
+        and module is not head
+        and not any(name == each or name.startswith(f"{each}.") for each in skip)
+    ]
+
+
+def quantize(model: nn.Module, skip: Collection[str] = ()) -> int:
+    """Puts the matrices of a model in memory into four bits, in place; returns how many.
+
+    The same bits as where a model is quantised while it is read; matrices that are quantised
+    already stay as they are.
+    """
+    names = targets(model, skip)
+    for name in names:
+        old: Any = model.get_submodule(name)
+        weight = old.weight.detach()
+        plain = isinstance(old, nn.Linear)  # GPT-2's matrices are stored transposed
+        made = _layer(weight if plain else weight.T, old.bias)
+        made.source_cls = type(old)
+        model.set_submodule(name, made)
+    exact(model)
+    return len(names)
+
+
+def exact(model: nn.Module) -> None:
+    """Every quantised layer computes in the arithmetic of its input, and cannot be trained."""
+    for module in model.modules():
+        if is_quantized(module):
+            module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+        elif hasattr(module, "config") and holds_quantized(module):
+            module.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks
+
+
+def _layer(matrix: Tensor, bias: Tensor | None) -> Any:
+    bnb = library()
+    made = bnb.nn.Linear4bit(
+        matrix.shape[1], matrix.shape[0], bias is not None, quant_type="nf4", device="meta"
+    )
+    made.weight = bnb.nn.Params4bit(
+        matrix.float().contiguous(),
+        requires_grad=False,
+        blocksize=BLOCK,
+        compress_statistics=True,
+        quant_type="nf4",
+        module=made,
+    ).to(matrix.device)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    return quantized_linear(x, layer.weight, layer.bias)
+
+
+def quantized_linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+    """``x W^T + b``, W unpacked for the product and again for its gradient; ``[..., O]``."""
+    dtype = compute_dtype(x)
+    rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        out = _Linear.apply(  # type: ignore[no-untyped-call]
+            rows, partial(dequantized, weight, dtype), None if bias is None else bias.to(dtype)
+        )
+    assert isinstance(out, Tensor)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Any, bias: Tensor | None) -> Tensor:
+        ctx.matrix = matrix
+        return nn.functional.linear(x, matrix(), bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad @ ctx.matrix(), None, None
