@@ -15,7 +15,7 @@ from luthier.core.contracts import LanguageModel
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.engine import checkpoint, probe, recover
+from luthier.engine import checkpoint, optim_8bit, probe, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
@@ -83,6 +83,7 @@ def fit(
         _accept(changed, allow_inexact, say)
     choices = _kept_choices(old, spec, say) if old else {**choices, **_probe(parts)}
     backend = Backend(spec.device, choices["precision"])
+    optim_8bit.check(spec.optimizer, backend.device)
     data, policy = feed(parts, backend, choices, say)
     _announce(parts, backend, choices, data, say)
     _check_metric(parts, data)

@@ -227,8 +227,9 @@ class TrainingSpec(Settings):
     """Examples in one optimizer step, over all devices."""
     token_budget: Count | Literal["auto"] = "auto"  # noqa: S105 - no password
     """Tokens in one micro-batch; ``auto`` asks the memory planner."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum."""
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "sgd"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum. On NVIDIA GPUs AdamW may keep its
+    moments in 8 bits, and page them out to main memory where the GPU's is full."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     """AdamW's decay rates; SGD's momentum is the first."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"

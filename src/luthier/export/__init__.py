@@ -19,6 +19,7 @@ from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.rundir import open_run
 from luthier.export import _golden
 from luthier.models.load import load
+from luthier.ops.quantized import holds_quantized
 
 Say = Callable[[str], None]
 
@@ -32,12 +33,15 @@ class Exported:
         difference: largest absolute difference of its logits from the run's own model.
         prompts: golden prompts compared.
         tolerance: the difference that was allowed.
+        rounding: where the run's base was quantised, how far the model that was trained is from
+            the one that was written; ``None`` elsewhere.
     """
 
     folder: Path
     difference: float
     prompts: int
     tolerance: float
+    rounding: _golden.Distance | None = None
 
 
 def targets() -> tuple[str, ...]:
@@ -62,7 +66,8 @@ def export(
 
     Raises:
         UserError: no such run or target, a folder that is not empty, or a result whose logits
-            differ by more than the target's tolerance (nothing is left behind then).
+            differ by more than the target's tolerance, or whose answers are not those of the
+            quantised model that was trained (nothing is left behind then).
     """
     if to not in targets():
         raise RecipeError(f"unknown export '{to}': {nearest(to, targets())}", "--to", code="kind")
@@ -82,6 +87,12 @@ def export(
         prompts = _golden.prompts(found, loaded)
         say(f"computing {len(prompts)} golden prompts with the run's own model")
         expected = [_golden.answer(loaded.model, prompt) for prompt in prompts]
+        trained = None
+        if holds_quantized(loaded.model.module):
+            del loaded
+            say("and with its adapter on the base in full, which the export is made from")
+            trained, loaded = expected, load(str(found.path), quantize=False)
+            expected = [_golden.answer(loaded.model, prompt) for prompt in prompts]
         say(f"writing {folder}")
         target.write(found, loaded, temporary)
         del loaded
@@ -94,12 +105,13 @@ def export(
                 cure="the run itself is untouched; please report this with its recipe.yaml",
                 code="export-differs",
             )
+        rounding = None if trained is None else _golden.checked(trained, expected)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(folder, difference, len(prompts), target.TOLERANCE)
+    return Exported(folder, difference, len(prompts), target.TOLERANCE, rounding)
 
 
 def _beside(run: Path, to: str) -> Path:

@@ -37,7 +37,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
     base = layer.base_layer
     if is_quantized(base):
-        weight = partial(dequantized, base.weight)
+        weight = partial(dequantized, base)
     else:
         weight = base.weight if isinstance(base, nn.Linear) else base.weight.T
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight

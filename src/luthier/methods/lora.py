@@ -9,6 +9,7 @@ the matrix itself (PiSSA, see :mod:`luthier.methods._lora_starts`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +108,9 @@ class Method:
 
     def _adapted(self, model: nn.Module) -> nn.Module:
         try:
-            adapted: nn.Module = peft().get_peft_model(model, self._peft_config(model))
+            with warnings.catch_warnings():  # of patterns that mean nothing: refused below
+                warnings.filterwarnings("ignore", message=r"The following \w+_pattern keys")
+                adapted: nn.Module = peft().get_peft_model(model, self._peft_config(model))
         except ValueError as error:
             names = sorted(
                 {n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}

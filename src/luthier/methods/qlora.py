@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from luthier.core.errors import UserError
 from luthier.methods import lora
 from luthier.methods._snapshot import head_names
-from luthier.ops.quantized import holds_quantized, quantize, targets
+from luthier.ops.quantized import check_rows, holds_quantized, quantize, targets
 
 
 class Config(lora.Config):
@@ -51,6 +51,8 @@ class Method(lora.Method):
         """
         if not (self.covers_rounding or lora.weightless(model)):
             quantize(model, head_names(model))
+        if self.config.dora:
+            check_rows(model)
         return super().prepare(model)
 
     def load(self, model: nn.Module, folder: Path) -> nn.Module:

@@ -132,6 +132,11 @@ def load(
         )
     kept = read_note(Path(where.name)).get("quantized") if where.kind == "adapter" else None
     packed = kept is not None if quantize is None else quantize
+    if quantize and kept is not None and kept["covers_rounding"]:
+        raise RecipeError(
+            f"'{spec.name}' began as what rounding took from its base, which cannot be continued",
+            cure="luthier export it merged and start from that, or set method: lora",
+        )
     module, said = _weights(base, options, head or own, seed, spec.dropout, packed)
     home = (
         where

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,28 +104,56 @@ def nbytes(parameter: Tensor) -> int:
     return int(parameter.nbytes + state.absmax.nbytes + nested)
 
 
-def dequantized(weight: Any, dtype: torch.dtype) -> Tensor:
-    """The matrix ``[O, I]`` that a packed one stands for."""
-    matrix: Tensor = library().functional.dequantize_4bit(weight.data, weight.quant_state)
-    return matrix.to(dtype)
+def dequantized(layer: Any, dtype: torch.dtype) -> Tensor:
+    """The matrix ``[O, I]`` that a layer's packed one stands for."""
+    weight = layer.weight
+    # A move between devices may leave the state with the layer alone.
+    state = getattr(weight, "quant_state", None) or layer.quant_state
+    factors = state.absmax
+    if state.nested:
+        factors = library().functional.dequantize_blockwise(factors, state.state2) + state.offset
+    count = int(torch.Size(state.shape).numel())
+    # As rows of one block each: on CPUs the library takes the wrong factors where a matrix's rows
+    # are no whole number of blocks.
+    shape = [count // BLOCK, BLOCK] if count % BLOCK == 0 else [1, count]
+    unpack = torch.ops.bitsandbytes.dequantize_4bit.default
+    matrix: Tensor = unpack(weight.data, factors, BLOCK, "nf4", shape, state.dtype)
+    return matrix.view(*state.shape).to(dtype)
+
+
+def check_rows(model: nn.Module) -> None:
+    """Every quantised matrix must have rows of whole blocks, for code that is not ours.
+
+    Raises:
+        RecipeError: one has not.
+    """
+    for name, module in model.named_modules():
+        if is_quantized(module) and cast("Any", module).in_features % BLOCK:
+            raise RecipeError(
+                f"method.dora on a quantised base needs matrices whose inputs are a multiple of "
+                f"{BLOCK}, and '{name}' has {cast('Any', module).in_features}",
+                cure="method.dora: false, or method: lora",
+                code="pairing",
+            )
 
 
 def matrix_of(layer: Any) -> Tensor:
     """A layer's matrix ``[O, I]`` in float32, whatever it is kept as."""
     if is_quantized(layer):
-        return dequantized(layer.weight, torch.float32)
+        return dequantized(layer, torch.float32)
     weight: Tensor = layer.weight.detach()
     return (weight if isinstance(layer, nn.Linear) else weight.T).float()
 
 
 def targets(model: nn.Module, skip: Collection[str] = ()) -> list[str]:
-    """Names of the matrices to quantise: all but the output head and what stands in ``skip``."""
+    """Names of the matrices to quantise: all but the output head, adapters, and ``skip``."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return [
         name
         for name, module in model.named_modules()
         if (type(module) is nn.Linear or type(module).__name__ == "Conv1D")
         and module is not head
+        and ".lora_" not in name
         and not any(name == each or name.startswith(f"{each}.") for each in skip)
     ]
 
@@ -176,16 +204,13 @@ def _layer(matrix: Tensor, bias: Tensor | None) -> Any:
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
-    return quantized_linear(x, layer.weight, layer.bias)
-
-
-def quantized_linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
     """``x W^T + b``, W unpacked for the product and again for its gradient; ``[..., O]``."""
     dtype = compute_dtype(x)
     rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    bias = None if layer.bias is None else layer.bias.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
         out = _Linear.apply(  # type: ignore[no-untyped-call]
-            rows, partial(dequantized, weight, dtype), None if bias is None else bias.to(dtype)
+            rows, partial(dequantized, layer, dtype), bias
         )
     assert isinstance(out, Tensor)
     return out.view(*x.shape[:-1], out.shape[-1])
