@@ -12,6 +12,7 @@ import torch
 from luthier.assemble import Parts
 from luthier.core import cache
 from luthier.core.contracts import HeadedModel, LanguageModel
+from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
 from luthier.data.order import Order, generator, total_steps
@@ -85,6 +86,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
+    _check_new_rows(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     trunk: Any = parts.loaded.model.trunk
@@ -95,6 +97,25 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
         for layer in _blocks(trunk):
             layer.compile(dynamic=True)
     return module
+
+
+def _check_new_rows(parts: Parts, module: torch.nn.Module) -> None:
+    """New tokens must learn.
+
+    Raises:
+        RecipeError: the method trains no row of the embeddings.
+    """
+    if not parts.recipe.model.new_tokens:
+        return
+    embeddings: Any = parts.loaded.model.base.get_input_embeddings()
+    if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+        kind = parts.recipe.method.kind
+        raise RecipeError(
+            f"model.new_tokens: method '{kind}' trains no embeddings, so the new tokens would stay "
+            "as they begin",
+            cure="method: lora, qlora or full",
+            code="pairing",
+        )
 
 
 def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:

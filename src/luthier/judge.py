@@ -61,6 +61,8 @@ def save_result(parts: Parts, folder: RunDir) -> None:
     }
     if isinstance(parts.method, QuantizedBase):
         note["quantized"] = {"kind": "nf4", "covers_rounding": parts.method.covers_rounding}
+    if loaded.new_tokens:
+        note["new_tokens"] = loaded.new_tokens
     if loaded.head is not None:
         note["head"] = asdict(loaded.head)
         loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id

@@ -265,8 +265,13 @@ def test_a_pissa_adapter_is_right_on_the_original_base(rslora: bool, tmp_path: P
     from peft import PeftModel
 
     method = Method(
-        Config(rank=4, start="pissa", rslora=rslora, rank_pattern={"q_proj": 2},
-               alpha_pattern={"v_proj": 5.0})
+        Config(
+            rank=4,
+            start="pissa",
+            rslora=rslora,
+            rank_pattern={"q_proj": 2},
+            alpha_pattern={"v_proj": 5.0},
+        )
     )
     module = method.prepare(builders.tiny())
     torch.manual_seed(1)

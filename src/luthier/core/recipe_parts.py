@@ -65,6 +65,9 @@ class ModelSpec(Settings):
     """Refuse to ask the hub, even for a hub id; only what is cached is used."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of every layer of a pretrained model; its own if unset."""
+    new_tokens: str | tuple[str, ...] = ()
+    """Tokens that a pretrained model gets and learns, ``["<tool>", "</tool>"]``, or a file with
+    one on each line; each starts from the mean of the pieces that spelt it."""
     architecture: str | None = Field(default=None, min_length=1)
     """A transformers architecture (``llama``, ``gpt2`` …) to start from scratch."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
@@ -80,9 +83,9 @@ class ModelSpec(Settings):
                 f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
             )
         scratch = ("config", "tokenizer")
-        pretrained = ("revision", "trust_remote_code", "dropout")
+        pretrained = ("revision", "trust_remote_code", "dropout", "new_tokens")
         idle = scratch if self.name is not None else pretrained
-        if unused := [name for name in idle if getattr(self, name) not in (None, False, {})]:
+        if unused := [name for name in idle if getattr(self, name) not in (None, False, {}, ())]:
             start = "a pretrained model" if self.name is not None else "a model from scratch"
             raise ValueError(f"'{unused[0]}' has no meaning for {start}")
         return self

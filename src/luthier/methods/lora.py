@@ -27,6 +27,9 @@ from luthier.methods._snapshot import Snapshot, groups_by_decay, head_names
 from luthier.ops.quantized import matrix_of as matrix_of
 from luthier.ops.quantized import peft
 
+#: Part of the name of the trained rows of new tokens.
+ROWS = "trainable_tokens_delta"
+
 Rank = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(gt=0)]
 
@@ -120,9 +123,7 @@ class Method:
                 cure=f"its linear layers are {', '.join(names)}",
             ) from error
         c = self.config
-        check_patterns(
-            adapted, {"rank_pattern": c.rank_pattern, "alpha_pattern": c.alpha_pattern}
-        )
+        check_patterns(adapted, {"rank_pattern": c.rank_pattern, "alpha_pattern": c.alpha_pattern})
         fuse(adapted)
         return adapted
 
@@ -175,9 +176,7 @@ class Method:
         if self.config.start != "zero":
             loaded: Any = self._begun_again(_inner(model), folder)
         else:
-            loaded = peft().PeftModel.from_pretrained(
-                _inner(model), str(folder), is_trainable=True
-            )
+            loaded = peft().PeftModel.from_pretrained(_inner(model), str(folder), is_trainable=True)
             fuse(loaded)
         if not hasattr(model, "trunk"):
             return loaded  # type: ignore[no-any-return]
@@ -219,6 +218,7 @@ class Method:
             fan_in_fan_out=any(_transposed(m) for m in model.modules()),
             use_rslora=c.rslora,
             use_dora=c.dora,
+            trainable_token_indices=new_rows(model),
             **_task(model),
         )
 
@@ -248,13 +248,35 @@ class Method:
                 cure="set method to the adapter's shape, or export it merged and start from that",
             )
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora_" in name or "modules_to_save" in name)
+            parameter.requires_grad_("lora_" in name or "modules_to_save" in name or ROWS in name)
         for module in model.modules():
             if isinstance(module, LoraLayer):
                 chosen = nn.Dropout(self.config.dropout) if self.config.dropout else nn.Identity()
                 module.lora_dropout[model.active_adapter] = chosen
         self._identity = False
         fuse(model)
+
+
+def new_rows(model: nn.Module) -> dict[str, list[int]] | None:
+    """Table -> its rows that are new tokens', which are trained beside the adapter.
+
+    Raises:
+        RecipeError: peft would lose the bias of the output head.
+    """
+    ids = list(getattr(model, "new_token_ids", ()))
+    if not ids:
+        return None
+    base: Any = model
+    head = getattr(base, "get_output_embeddings", lambda: None)()
+    if getattr(head, "bias", None) is not None:
+        raise RecipeError(
+            "model.new_tokens: this model's output head has a bias, and an adapter for single "
+            "rows of such a head does not exist",
+            cure="method: full",
+            code="pairing",
+        )
+    tables = [base.get_input_embeddings(), *([] if head is None else [head])]
+    return {name: ids for name, part in model.named_modules() if any(part is t for t in tables)}
 
 
 def _inner(model: nn.Module) -> Any:

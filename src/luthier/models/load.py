@@ -16,10 +16,10 @@ from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
-from luthier.models import heads, quantized
+from luthier.models import adapters, heads, new_tokens, quantized
 from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
-from luthier.ops.quantized import exact, nbytes, numel, peft
+from luthier.ops.quantized import exact, nbytes, numel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
@@ -48,12 +48,14 @@ class Loaded:
         tokenizer: the transformers tokenizer.
         name: what was asked for.
         said: what was decided on the way, for the user to read.
+        new_tokens: what was added to the base's tokenizer.
     """
 
     model: CausalModel | ClassifierModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
+    new_tokens: list[str] = field(default_factory=list)
 
     @property
     def context(self) -> int:
@@ -144,16 +146,21 @@ def load(
         else base
     )
     tokenizer = _tokenizer(home, options)
+    own_tokens = read_note(Path(where.name)).get("new_tokens", []) if where is not base else []
+    new_tokens.add(module, _tokenizer(base, options), own_tokens)  # their rows, as they began
+    wanted = new_tokens.read(spec.new_tokens)
+    said += new_tokens.add(module, tokenizer, wanted)
+    added = [*own_tokens, *(token for token in wanted if token not in own_tokens)]
     if where.kind == "adapter" and adapter:
-        module = _adapter(module, where.name)
+        module = adapters.put_on(module, where.name)
         if packed and kept is not None and kept["covers_rounding"]:
             quantized.keep_first_half(module)
     module.to(device or torch.device("cpu"))
     if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
         classifier = ClassifierModel(module)
         classifier.check()
-        return Loaded(classifier, tokenizer, spec.name or "", said)
-    return Loaded(CausalModel(module), tokenizer, spec.name or "", said)
+        return Loaded(classifier, tokenizer, spec.name or "", said, added)
+    return Loaded(CausalModel(module), tokenizer, spec.name or "", said, added)
 
 
 def known_head(spec: ModelSpec) -> Head | None:
@@ -352,35 +359,6 @@ def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
         raise _load_error(where, error) from error
 
 
-def _adapter(module: nn.Module, folder: str) -> nn.Module:
-    PeftModel = peft().PeftModel
-    if not (Path(folder) / "adapter_model.safetensors").is_file():
-        raise UserError(
-            f"adapter '{folder}' has no adapter_model.safetensors",
-            cure="only safetensors are loaded, never pickles: convert the weights first",
-        )
-    classifies = hasattr(module, "head_names")
-    asked = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-    if classifies and asked.get("task_type") == "CAUSAL_LM":
-        raise UserError(
-            f"adapter '{folder}' was trained under a language-model head",
-            cure="export it merged and start from that",
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            if isinstance(module, PooledClassifier):
-                module.trunk = PeftModel.from_pretrained(module.trunk, folder)
-                module.load_head(Path(folder))
-                return module
-            adapted: nn.Module = PeftModel.from_pretrained(module, folder)
-    except (OSError, ValueError, RuntimeError, UserWarning, SafetensorError) as error:
-        raise UserError(
-            f"adapter '{folder}' does not fit its base: {_first_line(error)}"
-        ) from error
-    return adapted
-
-
 def _load_error(where: Where, error: Exception) -> UserError:
     text = str(error)
     if "trust_remote_code" in text:
@@ -391,8 +369,4 @@ def _load_error(where: Where, error: Exception) -> UserError:
         cure = "check the id and the network, or name a local folder or builtin:nano"
     else:
         cure = "is the folder complete? it needs config.json, model.safetensors, tokenizer.json"
-    return UserError(f"cannot load '{where.name}': {_first_line(error)}", cure=cure)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    return UserError(f"cannot load '{where.name}': {adapters.first_line(error)}", cure=cure)

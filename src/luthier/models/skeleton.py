@@ -10,7 +10,7 @@ import torch
 from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
-from luthier.models import heads
+from luthier.models import heads, new_tokens
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
@@ -47,8 +47,10 @@ def skeleton(
                 module.trunk = peft().get_peft_model(module.trunk, asked)
             else:
                 module = peft().get_peft_model(module, asked)
+    known = tokenizer_at(where if own else base)
+    said = new_tokens.add(module, known, new_tokens.read(spec.new_tokens))
     model = ClassifierModel(module) if head is not None else CausalModel(module)
-    return Loaded(model, tokenizer_at(where if own else base), spec.name)
+    return Loaded(model, known, spec.name, said)
 
 
 def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:

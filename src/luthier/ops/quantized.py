@@ -31,7 +31,7 @@ BLOCK = 64
 
 @cache
 def library() -> Any:
-    """bitsandbytes.
+    """The library bitsandbytes.
 
     Raises:
         RecipeError: it is not installed.
