@@ -10,6 +10,7 @@ from typing import Any
 from luthier.assemble import describe
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
+from luthier.data.mixture import drawing
 from luthier.data.parts import Part
 from luthier.data.prepare import encode
 from luthier.data.writing import write_rows
@@ -56,9 +57,13 @@ def _prepared(seen: Preview, output: Path | None) -> Prepared:
     for name, part in _sides(seen):
         made = encode(part, seen.recipe.data, seen.objective, seen.codec)
         counts[name] = made.counts
+        drawn = None
+        if name == "train":
+            drawn = drawing(seen.recipe.data, seen.objective, part, made.examples)
         said.append(
             describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
         )
+        said += drawn[0].lines() if drawn else ()
         if output is not None:
             files.append(output / f"{name}.jsonl")
             write_rows(files[-1], part.records)

@@ -196,8 +196,10 @@ class Classed(Protocol):
 
     @property
     def class_column(self) -> tuple[str, str] | None:
-        """Table and column with the one class of an example, as a number; ``None`` where an
-        example has none or several. Known once the objective is settled."""
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
         ...
 
     @property

@@ -17,11 +17,12 @@ from pydantic import (
 
 from luthier.core import kinds
 from luthier.core.contracts import KindConfig
-from luthier.core.recipe_sources import SOURCE_SCHEMA, SourceSpec, source
+from luthier.core.recipe_sources import SOURCE_SCHEMA, Reading, SourceSpec, source
 from luthier.core.recipe_values import SOURCES, comparable, name_source
 from luthier.core.settings import Settings
 
 _SHARE: JsonValue = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+
 
 def _kind(folder: str) -> BeforeValidator:
     return BeforeValidator(lambda value: kinds.config(folder, value))
@@ -83,7 +84,9 @@ class ModelSpec(Settings):
 class DataSpec(Settings):
     """Where rows come from and how they become examples."""
 
-    train: Any = Field(default=None, json_schema_extra={"anyOf": [*SOURCE_SCHEMA, {"type": "null"}]})
+    train: Any = Field(
+        default=None, json_schema_extra={"anyOf": [*SOURCE_SCHEMA, {"type": "null"}]}
+    )
     """A file, a list of files, a hub id, or rows in memory (list of dicts, frame, Dataset)."""
     mixture: tuple[SourceSpec, ...] | None = Field(default=None, min_length=1)
     """In place of ``train``: several sources, each with its share of an epoch and, where it needs
@@ -176,21 +179,24 @@ class DataSpec(Settings):
         for name, value in super().__repr_args__():
             yield name, name_source(value) if name in SOURCES else value
 
-    @property
-    def sources(self) -> tuple[SourceSpec, ...]:
-        """What ``train`` or ``mixture`` names, each with its format, columns and limit."""
+    def readings(self) -> tuple[Reading, ...]:
+        """How what ``train`` or ``mixture`` names is read, source by source."""
         if self.mixture is None:
-            return () if self.train is None else (self.as_source(self.train),)
+            return () if self.train is None else (self.reading(self.train),)
         return tuple(
-            entry.model_copy(
-                update={
-                    "format": self.format if entry.format is None else entry.format,
-                    "columns": self.columns if entry.columns is None else entry.columns,
-                    "limit": self.limit if entry.limit is None else entry.limit,
-                }
+            Reading(
+                entry.source,
+                self.format if entry.format is None else entry.format,
+                self.columns if entry.columns is None else entry.columns,
+                self.limit if entry.limit is None else entry.limit,
+                entry.name(number),
             )
-            for entry in self.mixture
+            for number, entry in enumerate(self.mixture)
         )
+
+    def reading(self, value: Any) -> Reading:
+        """How a source beside the mixture is read."""
+        return Reading(value, self.format, self.columns, self.limit)
 
     def formats(self) -> Iterator[tuple[tuple[str | int, ...], str | dict[str, JsonValue]]]:
         """Every format that is named, and its path in this part."""
@@ -198,12 +204,6 @@ class DataSpec(Settings):
         for number, entry in enumerate(self.mixture or ()):
             if entry.format is not None:
                 yield ("mixture", number, "format"), entry.format
-
-    def as_source(self, value: Any) -> SourceSpec:
-        """A source that is read as ``format``, ``columns`` and ``limit`` say."""
-        return SourceSpec.model_construct(
-            source=value, format=self.format, columns=self.columns, limit=self.limit
-        )
 
 
 class EarlyStopping(Settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
@@ -23,6 +24,25 @@ SOURCE_SCHEMA: list[JsonValue] = [
 ]
 #: What a recipe that was written to a run folder says of rows that no file holds.
 _IN_MEMORY = re.compile(r"<(\d+ )?rows in memory>")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of one source are read.
+
+    Attributes:
+        source: what a recipe may name as data.
+        format: a format's name, with settings as a mapping, or ``auto``.
+        columns: renames, the format's field to the data's column.
+        limit: at most so many rows of each file.
+        memory: what rows in memory are called.
+    """
+
+    source: Any
+    format: str | Mapping[str, Any] = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    memory: str = "memory"
 
 
 class SourceSpec(Settings):

@@ -134,8 +134,11 @@ def _other_source(base: dict[str, Any], data: Any) -> dict[str, Any]:
     """``base`` without its mixture where a stage names ``train``, and the other way round."""
     if not isinstance(data, Mapping) or not isinstance(base.get("data"), Mapping):
         return base
-    void = ("mixture", "temperature", "epoch_length") if data.get("train") is not None else ()
-    void = ("train",) if data.get("mixture") is not None else void
+    void: tuple[str, ...] = ()
+    if data.get("train") is not None:
+        void = ("mixture", "temperature", "epoch_length")
+    elif data.get("mixture") is not None:
+        void = ("train",)
     return {**base, "data": {k: v for k, v in base["data"].items() if k not in void}}
 
 

@@ -8,16 +8,19 @@ recipe gives it. The drawing itself is :class:`luthier.data.order.Pool`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
 
 import numpy as np
 
-from luthier.core.errors import DataError
+from luthier.core.contracts import Classed, Objective
+from luthier.core.errors import DataError, RecipeError
 from luthier.core.recipe import DataSpec
-from luthier.core.records import Ints
+from luthier.core.records import Example, Ints
 from luthier.data.order import Pool
+from luthier.data.parts import Part
+from luthier.data.store import ExampleStore
 
 #: How long an epoch is, by what it is balanced with.
 _BALANCED = {"oversample": "all_exhausted", "undersample": "first_exhausted"}
@@ -78,8 +81,77 @@ class Drawing:
         return {
             "by": self.noun,
             "length": self.length,
-            "groups": [{"name": n, "examples": r, "drawn": d} for n, r, d in each],
+            "groups": {name: {"examples": rows, "drawn": drawn} for name, rows, drawn in each},
         }
+
+
+def drawing(
+    spec: DataSpec, objective: Objective, part: Part, examples: ExampleStore
+) -> tuple[Drawing, tuple[Pool, ...]] | None:
+    """What an epoch of training examples draws, where that is more than every one once.
+
+    Raises:
+        RecipeError: no classes to balance.
+        DataError: a source of the mixture without an example.
+    """
+    if spec.balance is not None:
+        head, column = balanced(objective)
+        groups = np.asarray(examples.arrays[f"{head}.{column}"]).astype(np.int64)
+    elif part.mixed:
+        numbers = np.array([part.mixed[file] for file in examples.sources], dtype=np.int64)
+        groups = numbers[examples.arrays["origin_source"]]
+    else:
+        return None
+    found = planned(spec, objective, np.bincount(groups).tolist())
+    return found, found.pools(groups)
+
+
+def grouping(spec: DataSpec, objective: Objective, part: Part) -> Callable[[Example], int] | None:
+    """The number of an example's group, where an epoch is drawn by groups.
+
+    Raises:
+        RecipeError: no classes to balance.
+    """
+    if spec.balance is not None:
+        head, column = balanced(objective)
+        return lambda example: int(example.targets[head][column][0])
+    if part.mixed:
+        return lambda example: part.mixed[example.origin.source]
+    return None
+
+
+def planned(spec: DataSpec, objective: Objective, counts: Sequence[int]) -> Drawing:
+    """What an epoch draws of groups of so many examples; those at the end may be missing.
+
+    Raises:
+        RecipeError: no classes to balance.
+        DataError: a source of the mixture without an example.
+    """
+    if spec.balance is not None:
+        balanced(objective)
+        assert isinstance(objective, Classed)
+        names = objective.class_names
+        return by_class(spec.balance, names, _filled(counts, len(names)))
+    assert spec.mixture, "no mixture"
+    return by_source(spec, _filled(counts, len(spec.mixture)))
+
+
+def balanced(objective: Objective) -> tuple[str, str]:
+    """The table and column with the one class of each example.
+
+    Raises:
+        RecipeError: examples have no class, or several.
+    """
+    column = objective.class_column if isinstance(objective, Classed) else None
+    if column is None:
+        raise RecipeError(
+            "data.balance draws the same number of examples of each class, and these have no "
+            "class or several",
+            cure="leave data.balance out; rare ones of several labels are weighed by "
+            "objective.class_weights",
+            code="pairing",
+        )
+    return column
 
 
 def by_source(spec: DataSpec, counts: Sequence[int]) -> Drawing:
@@ -155,6 +227,10 @@ def draws(masses: Sequence[float], counts: Sequence[int], length: int | str) -> 
     while sum(found) > total:  # groups that were raised to 1: the largest one gives way
         found[found.index(max(found))] -= 1
     return tuple(found)
+
+
+def _filled(counts: Sequence[int], size: int) -> list[int]:
+    return [*counts, *[0] * (size - len(counts))]
 
 
 def _with_shares(masses: Sequence[float], shares: Sequence[float | None]) -> list[float]:

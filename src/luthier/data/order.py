@@ -76,9 +76,7 @@ class Order:
         pools: what an epoch draws, where that is not every example once.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, seed: int, pools: Sequence[Pool] = ()
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, pools: Sequence[Pool] = ()) -> None:
         assert not pools or all(len(pool.members) and pool.draws for pool in pools)
         self.pools, self.batch_size, self.seed = tuple(pools), batch_size, seed
         #: Examples that an epoch takes.

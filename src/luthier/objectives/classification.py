@@ -72,6 +72,16 @@ class Objective:
         problem = None if c.problem_type == "auto" else c.problem_type
         return (Head(HEAD, len(labels) or None, pooling, labels, problem),)
 
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Of one class each."""
+        return (HEAD, "label") if self.config.problem_type == "single_label" else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of their numbers."""
+        return self.config.classes or ()
+
     def settled(self, records: Sequence[Record], known: Sequence[str]) -> Objective:
         """With the problem's type and its classes, as the training rows have them.
 
