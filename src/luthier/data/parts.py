@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from luthier.core import cache, kinds
+from luthier.core import cache
 from luthier.core.contracts import Objective
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
 from luthier.core.recipe_sources import Reading
 from luthier.core.records import Origin, Record, Text
-from luthier.data.clusters import together
+from luthier.data.cleaning import clean
+from luthier.data.holding import hold_out
 from luthier.data.recognise import read_records, recognise
 from luthier.data.sources import read
 from luthier.data.split import split
@@ -30,6 +31,7 @@ class Part:
         fingerprint: of their content and of how they were understood.
         skipped: rows left out because the recipe says so.
         formats: how each source was understood.
+        sources: their names.
         groups: of the column that ``data.group`` names, what each row says.
         cleaned: what each step of ``data.clean`` changed and dropped.
         mixed: of a mixture, each file and the number of its entry in ``data.mixture``.
@@ -39,6 +41,7 @@ class Part:
     fingerprint: str
     skipped: int
     formats: tuple[str, ...]
+    sources: tuple[str, ...] = ()
     groups: Mapping[Origin, Any] = field(default_factory=dict, compare=False, repr=False)
     cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     mixed: Mapping[str, int] = field(default_factory=dict)
@@ -95,17 +98,18 @@ def _read_part(
     groups = {origin: value for entry in entries for origin, value in entry.groups.items()}
     if skipped := sum(entry.skipped for entry in entries):
         say(f"{skipped:,} malformed rows skipped, as data.malformed says")
-    names = [entry.fingerprint for entry in entries]
-    name = cache.key(names) if mixture else names[0]  # a mixture is divided in its own way
+    names = tuple(file for entry in entries for file in entry.files)
+    prints = [entry.fingerprint for entry in entries]
+    name = cache.key(prints) if mixture else prints[0]  # a mixture is divided in its own way
     if not spec.clean:
-        return Part(tuple(records), name, skipped, formats, groups, mixed=mixed)
-    kept, cleaned = _cleaned(records, spec, say)
+        return Part(tuple(records), name, skipped, formats, names, groups, mixed=mixed)
+    kept, cleaned = clean(records, spec.clean, say)
     content = hashlib.sha256()
     for record in kept:  # a cleaner of the user's own may be another one tomorrow
         content.update(repr(record).encode("utf-8", "surrogatepass"))
     steps = [config.model_dump(mode="json") for config in spec.clean]
     name = cache.key(name, steps, content.hexdigest())
-    return Part(tuple(kept), name, skipped, formats, groups, cleaned, mixed)
+    return Part(tuple(kept), name, skipped, formats, names, groups, cleaned, mixed)
 
 
 def _read_entry(how: Reading, spec: DataSpec, objective: Objective, say: Say) -> _Entry:
@@ -152,23 +156,6 @@ def _entry_of(entries: Sequence[_Entry]) -> dict[str, int]:
     return found
 
 
-def _cleaned(
-    records: Sequence[Record], spec: DataSpec, say: Say
-) -> tuple[Sequence[Record], dict[str, dict[str, int]]]:
-    """Records after every step of ``data.clean``, and what each step did."""
-    done: dict[str, dict[str, int]] = {}
-    for number, config in enumerate(spec.clean, start=1):
-        made = kinds.build("data/cleaners", config).clean(records)
-        if not made.records:
-            raise DataError(
-                f"data.clean: {config.kind} left none of {len(records):,} rows", code="no-rows"
-            )
-        say(f"clean, {config.kind}: {made.changed:,} rows changed, {made.dropped:,} dropped")
-        done[f"{number} {config.kind}"] = {"changed": made.changed, "dropped": made.dropped}
-        records = made.records
-    return records, done
-
-
 def _subset(part: Part, count: int | None, seed: int, say: Say) -> Part:
     """So many rows that stand for all: drawn as a held-out share is, class by class."""
     rows = len(part.records)
@@ -187,24 +174,23 @@ def _hold_out(
     whole: Part, spec: DataSpec, share: float, seed: int, say: Say
 ) -> tuple[Part, Part | None]:
     """A share of the records; of documents too few to spare one, the end of each."""
-    keys = None
-    if spec.group is not None:
-        keys = together(whole.records, spec.group, whole.groups)
-        say(f"{len(set(keys)):,} groups by {spec.group}; none is on both sides of the split")
-    train, held = split(whole.records, share, seed, keys, whole.entries)
-    sides = [[whole.records[i] for i in indices] for indices in (train, held)]
-    if not held and all(isinstance(record, Text) for record in whole.records):
+    drawn = hold_out(whole.records, share, seed, spec.group, whole.groups, whole.entries)
+    if drawn.said:
+        say(drawn.said)
+    sides = [[whole.records[i] for i in indices] for indices in (drawn.train, drawn.held)]
+    if not drawn.held and all(isinstance(record, Text) for record in whole.records):
         sides = [list(side) for side in zip(*(_tail(r, share) for r in whole.records), strict=True)]
         say(f"too few documents to hold one out: the last {share:.0%} of each is held out")
-    elif not held:
+    elif not drawn.held:
         say("too few rows to hold any out: nothing will be known about how well it does")
         return whole, None
     first, second = (
         Part(
             tuple(side),
-            cache.key(whole.fingerprint, name, share, seed, *([spec.group] if keys else [])),
+            cache.key(whole.fingerprint, name, share, seed, spec.group),
             whole.skipped if name == "train" else 0,
             whole.formats,
+            whole.sources,
             cleaned=whole.cleaned if name == "train" else {},
             mixed=whole.mixed,
         )
