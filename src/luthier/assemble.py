@@ -15,6 +15,8 @@ from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
+from luthier.data.mixture import Drawing, balanced, drawing
+from luthier.data.order import Pool
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
@@ -58,6 +60,7 @@ class Parts:
         codec: the one path from turns to tokens.
         train: training records and examples.
         validation: held-out ones, or ``None``.
+        drawing: what an epoch draws, and its pools, where that is not every example once.
     """
 
     recipe: Recipe
@@ -67,6 +70,7 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
+    drawing: tuple[Drawing, tuple[Pool, ...]] | None = None
 
 
 def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
@@ -89,6 +93,8 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
         known = known_head(recipe.model)
         objective = objective.settled(parts[0].records, known.labels if known else ())
         recipe = recipe.model_copy(update={"objective": objective.config})
+    if recipe.data.balance is not None:
+        balanced(objective)  # refuses before weights load
     loaded = load_model(recipe, objective, parts[0], say)
     codec = make_codec(recipe, loaded)
     for line in (*loaded.said, *codec.said):
@@ -103,7 +109,10 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
             say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
-    return Parts(recipe, objective, method, loaded, codec, train, held)
+    drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    for line in drawn[0].lines() if drawn else ():
+        say(line)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn)
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:

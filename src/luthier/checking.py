@@ -54,7 +54,7 @@ def _asked(recipe: Recipe, values: Sequence[str], tokenizer: Any) -> Ask:
     objective: Objective = kinds.build("objectives", recipe.objective)
     held_out = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
     asked = Ask(
-        [(TRAIN, spec.train)],
+        [],
         True,
         spec.format,
         spec.columns,
@@ -73,13 +73,16 @@ def _asked(recipe: Recipe, values: Sequence[str], tokenizer: Any) -> Ask:
         if len(found) == 1:
             found, known = [(TRAIN, found[0][1])], True
         return replace(asked, sides=found, splits_known=known)
-    if spec.train is None:
+    readings = spec.readings()
+    if not readings:
         raise RecipeError(
             "the recipe names no rows to check", cure="set data.train, or name files to check"
         )
-    if spec.validation is None or isinstance(spec.validation, int | float):
-        return asked
-    return replace(asked, sides=[(TRAIN, spec.train), ("validation", spec.validation)])
+    named: list[tuple[str, Any]] = [(TRAIN, how.source) for how in readings]
+    if spec.validation is not None and not isinstance(spec.validation, int | float):
+        named.append(("validation", spec.validation))
+        readings = (*readings, spec.reading(spec.validation))
+    return replace(asked, sides=named, readings=readings if spec.mixture else ())
 
 
 def _tokens(

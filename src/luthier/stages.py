@@ -272,7 +272,7 @@ def _check_data(planned: Sequence[Stage]) -> None:
     """
     for stage in planned[1:]:
         data = stage.recipe.data
-        for source in (data.train, data.validation):
+        for source in (*(each.source for each in data.readings()), data.validation):
             named = source if isinstance(source, list | tuple) else [source]
             paths = all(isinstance(name, str | os.PathLike) for name in named)
             if named and paths and not stage.folder.finished:

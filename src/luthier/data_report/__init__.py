@@ -198,13 +198,15 @@ def _column(spec: DataSpec, column: str) -> dict[str, str]:
     Raises:
         RecipeError: no row has such a column.
     """
-    held = () if isinstance(spec.validation, int | float | None) else (spec.validation,)
+    readings = list(spec.readings())
+    if not isinstance(spec.validation, int | float | None):
+        readings.append(spec.reading(spec.validation))
     names: set[str] = set()
 
     def work(watch: Watch) -> dict[str, str]:
         found: dict[str, str] = {}
-        for value in (spec.train, *held):
-            for source in stream(value, limit=spec.limit, watch=watch):
+        for how in readings:
+            for source in stream(how.source, limit=how.limit, watch=watch, memory=how.memory):
                 for row in source.items:
                     if isinstance(row, Row):
                         names.update(row.fields)
