@@ -20,7 +20,7 @@ from luthier.data.store import ExampleStore
 from luthier.engine import trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
-from luthier.models.load import count_parameters
+from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
 
 Say = Callable[[str], None]
@@ -86,9 +86,9 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
-    _check_new_rows(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
+    _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
@@ -99,7 +99,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     return module
 
 
-def _check_new_rows(parts: Parts, module: torch.nn.Module) -> None:
+def _check_new_rows(parts: Parts) -> None:
     """New tokens must learn.
 
     Raises:
@@ -107,7 +107,8 @@ def _check_new_rows(parts: Parts, module: torch.nn.Module) -> None:
     """
     if not parts.recipe.model.new_tokens:
         return
-    embeddings: Any = parts.loaded.model.base.get_input_embeddings()
+    trunk: Any = parts.loaded.model.trunk
+    embeddings = trunk.get_input_embeddings()
     if not any(parameter.requires_grad for parameter in embeddings.parameters()):
         kind = parts.recipe.method.kind
         raise RecipeError(
@@ -134,6 +135,8 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         budget=choices.get("token_budget", spec.token_budget),
         sixteen_bit=choices["precision"] != "float32",
         recompute=spec.gradient_checkpointing,
+        weights=weight_bytes(parts.loaded.model.module),
+        averaged=spec.ema is not None,
     )
     for store in stores:
         sizes = store.sizes.tolist()

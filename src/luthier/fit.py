@@ -15,7 +15,7 @@ from luthier.core.contracts import LanguageModel
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.engine import checkpoint, optim_8bit, probe, recover
+from luthier.engine import checkpoint, neftune, optim_8bit, probe, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
@@ -29,6 +29,17 @@ from luthier.models.run_models import RunModels
 
 Say = Callable[[str], None]
 
+#: Settings of training that a resumed run must share.
+_EXACT = (
+    "batch_size",
+    "optimizer",
+    "betas",
+    "weight_decay",
+    "seed",
+    "clip_norm",
+    "neftune_alpha",
+    "ema",
+)
 #: The fingerprint of a local model's content.
 _FILES = "the model's files"
 #: That of a mixture or of balanced classes.
@@ -87,6 +98,7 @@ def fit(
     backend = Backend(spec.device, choices["precision"])
     optim_8bit.check(spec.optimizer, backend.device)
     data, policy = feed(parts, backend, choices, say)
+    neftune.check(spec.neftune_alpha, policy)
     _announce(parts, backend, choices, data, say)
     _check_metric(parts, data)
     done = old.step if old else 0
@@ -168,7 +180,8 @@ def _announce(
 def _take_best(loop: Loop, folder: RunDir, say: Say) -> None:
     assert loop.state.best is not None
     best = loop.state.best[1]
-    checkpoint.load_weights(folder.checkpoint(best), loop.parameters)
+    averaged = loop.spec.ema is not None
+    checkpoint.load_weights(folder.checkpoint(best), loop.parameters, averaged=averaged)
     say(f"stopped early; the result is the best checkpoint, of step {best:,}")
 
 
@@ -188,10 +201,7 @@ def fingerprints(parts: Parts) -> dict[str, str]:
         "validation data": held,
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
         **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
-        **{
-            f"training.{name}": cache.key(training[name])
-            for name in ("batch_size", "optimizer", "betas", "weight_decay", "seed", "clip_norm")
-        },
+        **{f"training.{name}": cache.key(training[name]) for name in _EXACT},
     }
 
 

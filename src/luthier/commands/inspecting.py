@@ -131,6 +131,20 @@ def _counts(side: Survey) -> str:
     )
 
 
+def _tree(one: Inspection) -> Iterator[Text]:
+    """A line a part: its name, what it is, how many parameters, and how many of them learn."""
+    from rich.text import Text
+
+    for part in one.parts:
+        mark = "*" if part.trained else " "
+        name = f"  {mark} {'  ' * part.depth}{part.name}"
+        line = f"{name:<34} {part.total:>13,}"
+        if part.trained:
+            line += " all" if part.trained == part.total else f" {part.trained:,} of them"
+        line = f"{line:<66} {part.what}".rstrip()
+        yield Text(line, style="green" if part.trained else "")
+
+
 def _training(one: Inspection) -> Iterator[tuple[str, str]]:
     from luthier.core.errors import UserError
     from luthier.core.words import size

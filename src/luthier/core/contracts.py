@@ -10,7 +10,7 @@ Shapes as in :mod:`luthier.core.records`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -365,6 +365,39 @@ class QuantizedBase(Protocol):
     @property
     def covers_rounding(self) -> bool:
         """Whether the adapter starts as what quantisation loses, not as nothing."""
+        ...
+
+
+class Combination(Protocol):
+    """A way of making one model's full weights from several models'."""
+
+    #: Whether it asks for the weights that all were tuned from.
+    needs_base: ClassVar[bool]
+
+    @property
+    def config(self) -> KindConfig:
+        """Its settings."""
+        ...
+
+    def check(self, shares: Sequence[float]) -> None:
+        """Whether these weights, one a model, make sense.
+
+        Raises:
+            RecipeError: they do not.
+        """
+        ...
+
+    def survey(self, changes: Callable[[int], Iterable[Tensor]], count: int) -> None:
+        """What must be known of all tensors first; ``changes(i)`` reads model i's, less the base's.
+
+        Called for ways that ask for the base.
+        """
+        ...
+
+    def combined(
+        self, tensors: Sequence[Tensor], base: Tensor | None, shares: Sequence[float]
+    ) -> Tensor:
+        """One tensor from each model's, all in float32 or wider."""
         ...
 
 

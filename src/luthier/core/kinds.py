@@ -30,6 +30,7 @@ FOLDERS = {
     "rewards": "Reward",
     "data/formats": "Format",
     "data/cleaners": "Cleaner",
+    "combine": "Combination",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

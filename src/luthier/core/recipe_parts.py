@@ -253,6 +253,11 @@ class TrainingSpec(Settings):
     """Decoupled decay of matrices; biases and norms are spared."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Bound on the global gradient norm; null for none."""
+    neftune_alpha: float | None = Field(default=None, gt=0)
+    """Noise on the embeddings while training (NEFTune; 5 is its paper's); none if unset."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights (0.999), which is evaluated and becomes the result;
+    none if unset."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the forward and backward pass; weights stay float32. ``auto`` probes."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,8 +24,10 @@ from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint, memory, optim
+from luthier.engine.average import Average
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
+from luthier.engine.neftune import noise
 from luthier.engine.recent import Recent
 from luthier.engine.trackers import Tracker
 from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
@@ -111,6 +114,8 @@ class Loop:
         self.optimizer = optim.make_optimizer(
             self.spec, self.method.param_groups(module), self.peak
         )
+        decay = self.spec.ema
+        self._average = None if decay is None else Average(self.parameters, decay)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
         total = self.data.total
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
@@ -126,6 +131,9 @@ class Loop:
         self.state, scaler = checkpoint.load(
             folder, self.parameters, self.optimizer, moments=moments
         )
+        kept = checkpoint.load_average(folder)
+        if self._average is not None:
+            self._average.load(self.parameters if kept is None else kept)
         self.backend.load_state(scaler)
         self._recent.load_state(self.state.recent)
         self._trend.load_state(self.state.trend)
@@ -143,6 +151,8 @@ class Loop:
         """
         with self._writer:
             ended = self._train()
+        if self._average is not None and ended == "finished":
+            self._average.take()
         self.backend.barrier()
         return ended
 
@@ -192,6 +202,8 @@ class Loop:
         with memory.fatal("in the optimizer's update"):
             backend.update(self.optimizer, healthy=healthy)
         state.step += 1
+        if self._average is not None and healthy:
+            self._average.update(state.step - state.skipped)
         state.tokens += sum(sizes)
         seconds = time.perf_counter() - start
         state.seconds += seconds
@@ -204,9 +216,9 @@ class Loop:
         backend, step = self.backend, self.state.step
         self.optimizer.zero_grad(set_to_none=True)
         cuts = self.data.cut(sizes, self.budget)
-        batches = [self._batch(examples, c) for c in cuts[backend.rank :: backend.ranks]]
+        mine = [self._chosen(examples, c) for c in cuts[backend.rank :: backend.ranks]]
         torch.manual_seed(_step_seed(self.spec.seed, step, backend.rank))
-        return self._gradients(batches)
+        return self._gradients(mine)
 
     @property
     def budget(self) -> int:
@@ -230,8 +242,12 @@ class Loop:
 
         return memory.retried(work, smaller)
 
-    def _gradients(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float]]:
+    def _gradients(
+        self, chosen: Sequence[Sequence[Example]]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
+        batches = [self.data.collate(each) for each in chosen]
+        key = (self.spec.seed, self.state.step)
         mine: dict[str, float] = {}
         for batch in batches:
             for name, weight in self.objective.weights(batch).items():
@@ -241,23 +257,26 @@ class Loop:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with self.backend.accumulating(self.wrapped, last=last):
-                with self.backend.arithmetic():
+                noisy = noise(
+                    self.spec.neftune_alpha, self.models.policy, batch, chosen[number], key
+                )
+                with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
                 self.backend.backward(terms, weights)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return weights, {name: float(value) for name, value in sums.items()}
 
-    def _batch(self, examples: Sequence[Example], indices: Sequence[int]) -> Batch:
-        chosen = [examples[i] for i in indices] or [self.data.empty(examples[0])]
-        return self.data.collate(chosen)
+    def _chosen(self, examples: Sequence[Example], indices: Sequence[int]) -> list[Example]:
+        return [examples[i] for i in indices] or [self.data.empty(examples[0])]
 
     def validation_loss(self) -> tuple[float, dict[str, float]]:
         """Mean of each term over the held-out examples, and their sum."""
         module = self.models.policy.module
         module.eval()
         sizes = [e.size for e in self.data.validation]
-        sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
+        with nullcontext() if self._average is None else self._average.swapped():
+            sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
         module.train()
         sums, weights = self.backend.totals(sums), self.backend.totals(weights)
         means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
@@ -271,7 +290,7 @@ class Loop:
         cuts = self.data.cut(sizes, self.budget)
         with torch.no_grad(), backend.arithmetic():
             for indices in cuts[backend.rank :: backend.ranks]:
-                batch = self._batch(held_out, indices)
+                batch = self.data.collate(self._chosen(held_out, indices))
                 for name, weight in self.objective.weights(batch).items():
                     weights[name] = weights.get(name, 0.0) + weight
                 for name, term in self.objective.loss(self.models, batch).items():
@@ -299,7 +318,8 @@ class Loop:
         self.state.recent, self.state.trend = self._recent.state(), self._trend.state()
         if self.backend.main:
             scaler = self.backend.state()
-            self._writer.save(self.state, self.parameters, self.optimizer, scaler)
+            average = None if self._average is None else self._average.values
+            self._writer.save(self.state, self.parameters, self.optimizer, scaler, average)
 
     def _last_saved(self) -> Path | None:
         """The newest checkpoint, once it is written."""

@@ -104,6 +104,19 @@ def nbytes(parameter: Tensor) -> int:
     return int(parameter.nbytes + state.absmax.nbytes + nested)
 
 
+def expected_bytes(model: nn.Module, *, packed: bool) -> int:
+    """Bytes of a model's parameters, known from its shape; ``packed``: its matrices in four bits.
+
+    Half a byte a weight, a byte a block, and a float32 for every 256 blocks.
+    """
+    total = sum(nbytes(p) for p in model.parameters())
+    if not packed:
+        return total
+    heads = getattr(model, "head_names", ())
+    counts = [cast("Any", model.get_submodule(n)).weight.numel() for n in targets(model, heads)]
+    return total - sum(4 * n - n // 2 - n // BLOCK - n // BLOCK // 64 for n in counts)
+
+
 def dequantized(layer: Any, dtype: torch.dtype) -> Tensor:
     """The matrix ``[O, I]`` that a layer's packed one stands for."""
     weight = layer.weight
