@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, QuantizedBase, Settling
+from luthier.core.contracts import Method, Objective, Prefixed, QuantizedBase, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
@@ -214,7 +214,8 @@ def texts_of(record: Record) -> list[str]:
 
 def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
     """The codec of a recipe: its template, its bound on lengths."""
-    limit = loaded.context
+    method = kinds.build("methods", recipe.method)
+    limit = loaded.context - (method.prefix if isinstance(method, Prefixed) else 0)
     if recipe.data.max_length is not None:
         limit = min(limit, recipe.data.max_length)
     return TokenizerCodec(

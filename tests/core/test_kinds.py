@@ -27,6 +27,7 @@ BODIES = {
     "data/formats": "    records = (Conversation,)\n"
     "    def recognise(self, fields): return None\n    def read(self, row): ...\n",
     "data/cleaners": "    def clean(self, records): ...\n",
+    "combine": "    needs_base = False\n    def check(self, shares): ...\n",
 }
 
 

@@ -16,6 +16,7 @@ import luthier
 from luthier.core.errors import RecipeError, UserError
 from luthier.export import _golden, export
 from luthier.methods import lora
+from luthier.methods._peft import ROWS
 from luthier.models import new_tokens
 from luthier.models.load import load
 
@@ -81,7 +82,7 @@ def test_beside_an_adapter_exactly_the_new_rows_learn(tied: bool, tmp_path: Path
     method.keep_start(module)
     assert torch.equal(scores(module), expected), "law 5"
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    rows = {n: p for n, p in trained.items() if lora.ROWS in n}
+    rows = {n: p for n, p in trained.items() if ROWS in n}
     assert len(rows) == (1 if tied else 2)
     assert all(p.shape == (2, model.config.hidden_size) for p in rows.values())
     assert all(".lora_" in n for n in trained if n not in rows)

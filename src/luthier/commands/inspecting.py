@@ -80,6 +80,9 @@ def _show(made: Console, one: Inspection) -> None:
         made.print(f"  {line}" if line else "", soft_wrap=True)
     for name, side in sides:
         screen.paragraph(made, f"{name}: {side.cost(one.policy, limit)}")
+    screen.heading(made, "Model; * is trained")
+    for row in _tree(one):
+        made.print(row, soft_wrap=True)
     screen.heading(made, "Training")
     for line in one.drawing.lines() if one.drawing else ():
         screen.paragraph(made, line)
@@ -132,16 +135,17 @@ def _counts(side: Survey) -> str:
 
 
 def _tree(one: Inspection) -> Iterator[Text]:
-    """A line a part: its name, what it is, how many parameters, and how many of them learn."""
+    """A line a part: its name, how many parameters, how many of them learn, what it is."""
     from rich.text import Text
 
+    rows = []
     for part in one.parts:
-        mark = "*" if part.trained else " "
-        name = f"  {mark} {'  ' * part.depth}{part.name}"
-        line = f"{name:<34} {part.total:>13,}"
-        if part.trained:
-            line += " all" if part.trained == part.total else f" {part.trained:,} of them"
-        line = f"{line:<66} {part.what}".rstrip()
+        learns = "all" if part.trained == part.total else f"{part.trained:,}"
+        name = f"{'*' if part.trained else ' '} {'  ' * part.depth}{part.name}"
+        rows.append((name, f"{part.total:,}", learns if part.trained else "", part.what))
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    for part, (name, total, learns, what) in zip(one.parts, rows, strict=True):
+        line = f"  {name:<{wide[0]}}  {total:>{wide[1]}}  {learns:>{wide[2]}}  {what}".rstrip()
         yield Text(line, style="green" if part.trained else "")
 
 

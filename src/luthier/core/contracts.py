@@ -368,6 +368,16 @@ class QuantizedBase(Protocol):
         ...
 
 
+@runtime_checkable
+class Prefixed(Protocol):
+    """A method that puts something of its own before every example."""
+
+    @property
+    def prefix(self) -> int:
+        """Places of the context that it takes."""
+        ...
+
+
 class Combination(Protocol):
     """A way of making one model's full weights from several models'."""
 

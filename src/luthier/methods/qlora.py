@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from luthier.core.errors import UserError
 from luthier.methods import lora
+from luthier.methods._peft import weightless
 from luthier.methods._snapshot import head_names
-from luthier.ops.quantized import check_rows, holds_quantized, quantize, targets
+from luthier.ops.quantized import check_rows, holds_quantized, matrix_of, quantize, targets
 
 
 class Config(lora.Config):
@@ -49,7 +50,7 @@ class Method(lora.Method):
         Raises:
             RecipeError: as LoRA's, or bitsandbytes is not installed.
         """
-        if not (self.covers_rounding or lora.weightless(model)):
+        if not (self.covers_rounding or weightless(model)):
             quantize(model, head_names(model))
         if self.config.dora:
             check_rows(model)
@@ -75,10 +76,10 @@ class Method(lora.Method):
         return super().merge(model)
 
     def _in_full(self, model: nn.Module) -> dict[str, Tensor] | None:
-        if not self.covers_rounding or lora.weightless(model):
+        if not self.covers_rounding or weightless(model):
             return None
-        heads = head_names(model)
+        heads = head_names(model)  # of a trunk alone none
         names = targets(model, heads)
-        full = {name: lora.matrix_of(model.get_submodule(name)).clone() for name in names}
+        full = {name: matrix_of(model.get_submodule(name)).clone() for name in names}
         quantize(model, heads)
         return full
