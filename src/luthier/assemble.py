@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.core import cache, kinds
@@ -15,8 +15,7 @@ from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
-from luthier.data.mixture import Drawing, balanced, drawing
-from luthier.data.order import Pool
+from luthier.data.mixture import balanced, drawing
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
@@ -30,6 +29,7 @@ from luthier.models.load import (
     tokenizer_at,
 )
 from luthier.models.tokenizer import train_tokenizer
+from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
 
@@ -61,6 +61,7 @@ class Parts:
         train: training records and examples.
         validation: held-out ones, or ``None``.
         drawing: what an epoch draws, and its pools, where that is not every example once.
+        retained: old rows that the run must not forget.
     """
 
     recipe: Recipe
@@ -70,7 +71,8 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
-    drawing: tuple[Drawing, tuple[Pool, ...]] | None = None
+    drawing: Drawn | None = None
+    retained: Retained | None = None
 
 
 def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
@@ -110,9 +112,14 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
         if pair is not None:
             say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
     drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    kept = retained(recipe, objective, codec, say)
+    if kept and kept.replayed and recipe.retain:
+        old = kept.replayed[1].examples
+        joined, drawn = replayed(train[1].examples, drawn, old, recipe.retain.replay)
+        train = (train[0], replace(train[1], examples=joined))
     for line in drawn[0].lines() if drawn else ():
         say(line)
-    return Parts(recipe, objective, method, loaded, codec, train, held, drawn)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept)
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
