@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Answered, Method, Objective, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
@@ -54,6 +55,7 @@ class Parts:
         codec: the one path from turns to tokens.
         train: training records and examples.
         validation: held-out ones, or ``None``.
+        companions: teachers and the like, without their weights.
     """
 
     recipe: Recipe
@@ -63,6 +65,7 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
+    companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
 def assemble(recipe: Recipe, say: Say) -> Parts:
@@ -73,23 +76,39 @@ def assemble(recipe: Recipe, say: Say) -> Parts:
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(parts[0].records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
-    loaded = load_model(recipe, objective, parts[0], say)
+    first, second = read_parts(recipe.data, objective, recipe.training.seed, say)
+    recipe, objective = settled(recipe, objective, first)
+    seen = companions.look(recipe, objective)
+    if isinstance(objective, Answered):
+        first = answers.answer(first, objective, recipe.training.device, say)
+    loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
-        (part, encode(part, recipe.data, objective, codec)) if part else None for part in parts
+        (part, encode(part, recipe.data, objective, codec)) if part else None
+        for part in (first, second)
     )
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
             say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
-    return Parts(recipe, objective, method, loaded, codec, train, held)
+    return Parts(recipe, objective, method, loaded, codec, train, held, seen)
+
+
+def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
+    """Both with what only the rows, or the models that exist, can say (a classifier's classes).
+
+    Raises:
+        UserError: no such model, or records that the objective cannot settle on.
+    """
+    if not isinstance(objective, Settling):
+        return recipe, objective
+    known = companions.labels_of(objective)
+    if not known and (head := known_head(recipe.model)) is not None:
+        known = head.labels
+    made = objective.settled(part.records, known)
+    return recipe.model_copy(update={"objective": made.config}), made
 
 
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:
