@@ -80,6 +80,8 @@ def student(module: Any, layers: int | tuple[int, ...]) -> Any:
     dtype = next(module.parameters()).dtype
     with torch.random.fork_rng(devices=[]):
         made = type(module)(config).to(dtype)
+    if getattr(module, "pooler", made) is None:  # a head of ours took it away
+        made.pooler = None
     weights = {}
     for name, tensor in module.state_dict().items():
         if not name.startswith(f"{stack}."):
