@@ -180,6 +180,11 @@ def fingerprints(parts: Parts) -> dict[str, str]:
     files = content.fingerprint(name) if name else None
     return {
         **({_FILES: files} if files else {}),
+        **(
+            {"model.layers": cache.key(plain["model"]["layers"])}
+            if parts.recipe.model.layers
+            else {}
+        ),
         "model": cache.key(plain["model"]),
         "objective": cache.key(plain["objective"]),
         "method": cache.key(plain["method"]),
