@@ -46,6 +46,10 @@ from luthier.data.patience import Watch, within
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<rest>[^:]+))?")
 
 
+#: Text files of a folder that are about the data, as they are spelled.
+_ABOUT = {f"{name}.txt" for name in ("README", "LICENSE", "LICENCE", "SOURCE", "CITATION")}
+
+
 @dataclass(frozen=True)
 class Source:
     """One file, hub split or list, read.
@@ -239,9 +243,12 @@ def _read_named(name: str, how: _How) -> list[Source]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The data files of a folder, in order of name; hidden ones are left."""
+    """The data files of a folder, in order of name.
+
+    Hidden ones are left, and those that are about the data: ``README.txt``, ``LICENSE.txt`` …
+    """
     found = sorted(p for p in folder.iterdir() if p.is_file() and files.supported(p))
-    return [path for path in found if not path.name.startswith(".")]
+    return [p for p in found if not p.name.startswith(".") and p.name not in _ABOUT]
 
 
 def _read_file(path: Path, how: _How, watch: Watch, part: str | None = None) -> Source:

@@ -137,6 +137,8 @@ def _context(run: Contents) -> dict[str, Any]:
         "notices": _notices(run),
         "verdicts": verdicts,
         "sources": list(_sources(run.evaluation)),
+        "forgotten": words.forgotten(run.evaluation),
+        "old_rows": number(mapping(mapping(run.evaluation).get("retained")).get("rows")),
         "classes": classes,
         "majority": report_classes.majority(run.evaluation),
         "facts": _facts(run),
