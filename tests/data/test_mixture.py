@@ -164,10 +164,10 @@ def written(folder: Path, name: str, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def read(objective: str = "sft", **data: Any) -> tuple[Part, Part | None, list[str]]:
+def read(objective: str = "sft", seed: int = 0, **data: Any) -> tuple[Part, Part | None, list[str]]:
     said: list[str] = []
     learner = kinds.build("objectives", kinds.config("objectives", objective))
-    train, held = read_parts(DataSpec.model_validate(data), learner, 0, said.append)
+    train, held = read_parts(DataSpec.model_validate(data), learner, seed, said.append)
     return train, held, said
 
 
@@ -209,7 +209,22 @@ def test_each_source_gives_its_share_and_held_out_rows_are_never_drawn(tmp_path:
     assert not {r.origin for r in train.records} & {r.origin for r in held.records}
 
 
-def test_each_class_of_each_source_is_held_out() -> None:
+@pytest.mark.parametrize("group", ["none", None])
+@pytest.mark.parametrize("seed", range(4))
+def test_many_small_files_are_one_source(seed: int, group: str | None, tmp_path: Path) -> None:
+    files = [
+        written(tmp_path, f"{word}{n}.jsonl", answers(5, f"{word} {n}"))
+        for word, count in (("one", 4), ("two", 12))
+        for n in range(count)
+    ]
+    entries = [{"source": files[:4]}, {"source": files[4:]}]
+    _, held, _ = read(seed=seed, mixture=entries, validation=0.1, group=group)
+    assert held is not None
+    assert Counter(held.entries or ()) == {0: 2, 1: 6}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_class_of_each_source_is_held_out(seed: int) -> None:
     def rows(word: str, count: int) -> list[dict[str, str]]:
         return [
             {"text": f"{word} {i} {chr(97 + i % 26) * (i + 3)}", "label": "ab"[i % 2]}
@@ -217,7 +232,8 @@ def test_each_class_of_each_source_is_held_out() -> None:
         ]
 
     entries = [{"source": rows("one", 20)}, {"source": rows("two", 100)}]
-    _, held, _ = read("classification", mixture=entries, validation=0.1, group="none")
+    data = {"mixture": entries, "validation": 0.1, "group": "none"}
+    _, held, _ = read("classification", seed, **data)
     assert held is not None
     pairs = Counter(zip(held.entries or (), [r.label for r in held.records], strict=True))  # type: ignore[attr-defined]
     assert pairs == {(0, "a"): 1, (0, "b"): 1, (1, "a"): 5, (1, "b"): 5}
