@@ -16,6 +16,7 @@ from luthier.core.recipe import (
     RetainSpec,
     TrainingSpec,
 )
+from luthier.core.recipe_sources import SourceSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -44,6 +45,7 @@ def page() -> str:
     for name, model in (
         ("model", ModelSpec),
         ("data", DataSpec),
+        ("data.mixture", SourceSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
         ("retain", RetainSpec),
