@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import numpy as np
 import pytest
+import torch
 from tiny_runs import sums, tiny_recipe
 
 import luthier
 from luthier.assemble import assemble
+from luthier.core import kinds
 from luthier.core import recipe as recipes
 from luthier.core.errors import RecipeError
+from luthier.data.batching import collate
 from luthier.data.order import Order
+from luthier.models.language_model import CausalModel
+from luthier.models.run_models import RunModels
+from luthier.objectives import sft
+from luthier.objectives._pulled import START, Pulled
 
 OLD = [{"text": f"the {n}th of the old stories is about number {n * n}"} for n in range(40)]
 
@@ -111,3 +120,52 @@ def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
     asked = recipe(tmp_path, {"objective": "classification"})
     with pytest.raises(RecipeError, match="reads another head"):
         assemble(recipes.load(asked), lambda _line: None)
+
+
+def test_a_pull_keeps_the_model_near_its_start(tmp_path: Path) -> None:
+    """Taught old rows, then new ones: the stronger the pull, the less of both changes."""
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in OLD))
+    base = tiny_recipe(tmp_path / "base", data={"train": sums(), "validation": 0})
+    luthier.train(base, quiet=True)
+    learned, kept = [], []
+    for pull in (0.0, 2.0):
+        changes = {
+            "model": str(tmp_path / "base"),
+            "output": str(tmp_path / f"pull-{pull}"),
+            "objective": "language_modeling",
+            "data": {"train": str(tmp_path / "old.jsonl"), "validation": 0.2},
+        }
+        run = luthier.train(recipe(tmp_path, {"kl": pull}, **changes), quiet=True)
+        after = run.evaluation["retained"]["metrics"]["perplexity"]
+        kept.append(after["before"] / after["after"])
+        learned.append(run.metrics["perplexity"]["after"])
+        logged = [event for event in run.events if "loss" in event]
+        assert any("kl" in str(event) for event in logged) == bool(pull)
+    assert learned[0] < 0.9 * learned[1]
+    assert kept[0] > kept[1]
+
+
+def test_the_pull_is_nothing_at_the_start_and_its_gradient_too() -> None:
+    model = builders.talking(400)
+    policy = CausalModel(model.double().eval())
+    objective = Pulled(sft.Objective(sft.Config()), "base", 1.0)
+    codec = builders.codec()
+    batch = collate([objective.encode(row, codec) for row in builders.conversations(3)])
+    start = RunModels(
+        policy, kinds.build("methods", kinds.config("methods", "full")), {START: policy}
+    )
+    table = {**batch.targets["lm"], **objective.columns(start, batch)["lm"]}
+    batch = replace(batch, targets={"lm": table})
+    terms = objective.loss(start, batch)
+    assert abs(terms["kl"].item()) < 1e-10
+    torch.autograd.backward(terms["kl"])
+    assert all(p.grad is None or p.grad.abs().max() < 1e-8 for p in model.parameters())
+    with torch.no_grad():
+        model.lm_head.weight.add_(torch.randn_like(model.lm_head.weight) * 0.02)
+    assert objective.loss(start, batch)["kl"].item() > 1e-4
+    assert objective.weights(batch)["kl"] == objective.weights(batch)["nll"]
+
+
+def test_a_pull_without_a_start_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="a model from scratch has nothing to forget"):
+        assemble(recipes.load(recipe(tmp_path, {"kl": 0.1})), lambda _line: None)

@@ -30,6 +30,7 @@ from luthier.models.load import (
     tokenizer_at,
 )
 from luthier.models.tokenizer import train_tokenizer
+from luthier.objectives._pulled import Pulled
 from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
@@ -128,9 +129,14 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
 def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
     """Both with what only the rows, or the models that exist, can say (a classifier's classes).
 
+    Where the recipe asks for a pull towards the start, the objective has it from here on.
+
     Raises:
         UserError: no such model, or records that the objective cannot settle on.
     """
+    if recipe.retain is not None and recipe.retain.kl:
+        kept: Any = Pulled(objective, recipe.model.name, recipe.retain.kl)
+        return recipe, kept
     if not isinstance(objective, Settling):
         return recipe, objective
     known = companions.labels_of(objective)
