@@ -6,10 +6,10 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
-from luthier.assemble import Parts, load_model
+from luthier.assemble import Parts, held_out, load_model
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.records import Example, Record, Scored
@@ -17,6 +17,7 @@ from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
+from luthier.evaluation.masking import score_masked
 from luthier.evaluation.measure import (
     likeliest,
     measure,
@@ -27,9 +28,12 @@ from luthier.evaluation.measure import (
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.statistics import compare
+from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load, save_note
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel
 
 Say = Callable[[str], None]
 
@@ -145,9 +149,9 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
     assert parts.validation is not None
-    part, encoded = parts.validation
+    part, _ = parts.validation
     limit = parts.recipe.evaluation.rows
-    examples = encoded.examples
+    examples = held_out(parts)
     records = list(part.records[:limit])
     if limit is None:
         return list(examples), records
@@ -157,9 +161,15 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
 
 def _own_texts(parts: Parts, say: Say) -> list[Example]:
     """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
+    prompts = parts.recipe.evaluation.prompts
+    if isinstance(parts.loaded.model, MaskedModel):
+        if prompts:
+            say("evaluation.prompts: without effect, a masked language model answers nothing")
+        return []
     if parts.loaded.head is None:
         return []
-    own, notices = text_examples(parts.recipe.evaluation.prompts, parts.codec)
+    make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
+    own, notices = make(prompts, parts.codec)
     for line in notices:
         say(f"evaluation.prompts: {line}")
     return own
@@ -173,16 +183,20 @@ def _side(
     own: Sequence[Example],
 ) -> Side:
     spec = parts.recipe.evaluation
-    if isinstance(loaded.model, ClassifierModel):
+    model = loaded.model
+    if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
-        held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
-        return Side(held, [], score_classes(loaded.model, own, spec.prompts) if own else [])
-    losses = score_losses(loaded.model, examples, parts.codec)
+        held = score_classes(model, examples, [texts[e.origin] for e in examples])
+        return Side(held, [], score_classes(model, own, spec.prompts) if own else [])
+    if isinstance(model, TaggerModel):
+        held = score_tags(model, examples, records)
+        return Side(held, [], score_texts(model, own, spec.prompts) if own else [])
+    if isinstance(model, MaskedModel):
+        return Side(score_masked(model, examples, parts.codec, spec.samples), [], [])
+    losses = score_losses(model, examples, parts.codec)
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(
-        loaded.model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context
-    )
+    sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
     sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
@@ -212,10 +226,11 @@ def _write(
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
     said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
-    head = parts.loaded.head
-    if head is not None:
-        names = head.labels
-        said["classes"] = class_figures(names, before.held if before else None, after.held)
+    old = before.held if before else None
+    if isinstance(parts.loaded.model, ClassifierModel):
+        said["classes"] = class_figures(parts.loaded.model.labels, old, after.held)
+    if isinstance(parts.loaded.model, TaggerModel):
+        said["entities"] = entity_figures(parts.loaded.model.labels, old, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
@@ -260,6 +275,9 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["tokens"] = len(item.losses)
                 line["bytes"] = item.bytes
                 line["correct"] = int(item.correct.sum())
+            if item.said_spans is not None:
+                line["entities"] = [list(astuple(each)) for each in item.spans or ()]
+                line["predicted"] = [list(astuple(each)) for each in item.said_spans]
             lines.append(line)
     return lines
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.assemble import describe
+from luthier.assemble import describe, noun
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
 from luthier.data.parts import Part
@@ -56,9 +56,7 @@ def _prepared(seen: Preview, output: Path | None) -> Prepared:
     for name, part in _sides(seen):
         made = encode(part, seen.recipe.data, seen.objective, seen.codec)
         counts[name] = made.counts
-        said.append(
-            describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
-        )
+        said.append(describe(name, made.counts, noun(seen.objective)))
         if output is not None:
             files.append(output / f"{name}.jsonl")
             write_rows(files[-1], part.records)

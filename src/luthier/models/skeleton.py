@@ -11,9 +11,9 @@ from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
 from luthier.models import heads
-from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+from luthier.models.worlds import WORLDS
 
 
 def skeleton(
@@ -25,7 +25,7 @@ def skeleton(
         spec: the recipe's model part.
         tokenizer: of a model from scratch.
         seed: of a model from scratch.
-        head: a classification head that is wanted.
+        head: a head that is wanted.
 
     Raises:
         UserError: not found, or no model with the wanted head.
@@ -48,7 +48,7 @@ def skeleton(
                 module.trunk = get_peft_model(module.trunk, asked)
             else:
                 module = get_peft_model(module, asked)
-    model = ClassifierModel(module) if head is not None else CausalModel(module)
+    model = CausalModel(module) if head is None else WORLDS[head.kind].model(module)
     return Loaded(model, tokenizer_at(where if own else base), spec.name)
 
 
@@ -61,7 +61,8 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=spec.offline, **options)
         if head is not None:
-            return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
+            options["local_files_only"] = spec.offline
+            return WORLDS[head.kind].empty(name, head, config, options)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
