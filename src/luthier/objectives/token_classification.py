@@ -86,7 +86,7 @@ class Objective:
         else:
             wanted: Sequence[str] = tuple(SCHEMES) if scheme == "auto" else (scheme,)
             fitting = [each for each in wanted if set(_tags(kinds, each)) <= set(known)]
-            scheme = fitting[0] if fitting else wanted[0]
+            scheme = fitting[-1] if fitting else wanted[0]  # who has S- and E- means them
             classes = tuple(known) if fitting else _tags(kinds, scheme)
         classes = self.config.classes or classes
         if len(classes) < 2:
