@@ -85,8 +85,13 @@ def _unigram() -> Any:
 
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _ROBERTA = {
-    "bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>",
-    "cls": "<s>", "sep": "</s>", "mask": "<mask>",
+    "bos": "<s>",
+    "pad": "<pad>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "mask": "<mask>",
 }
 FAMILIES = {
     "wordpiece": (_wordpiece, _BERT),

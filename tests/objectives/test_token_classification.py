@@ -79,14 +79,15 @@ def test_law_1_a_neighbour_changes_nothing(name: str) -> None:
     other = [examples[0], examples[3], examples[2]]
 
     def of(chosen: list[Example]) -> torch.Tensor:
+        batch = collate(chosen, **policy.layout)
         with torch.no_grad():
-            return made.loss(run, collate([chosen[0]], **policy.layout))[HEAD], policy.hidden(
-                collate(chosen, **policy.layout)
-            )
+            states = policy.pooled(batch, policy.hidden(batch), batch.targets[HEAD]["position"])
+            return torch.as_tensor(policy.outputs(HEAD, states))
 
-    (_, one), (_, two) = of(examples[:3]), of(other)
-    size = examples[0].size
-    assert builders.gap(one[:size], two[:size]) < 1e-12
+    one, two = of(examples[:3]), of(other)
+    rows = len(examples[0].targets[HEAD]["word"])
+    assert builders.gap(one[:rows], two[:rows]) < 1e-12
+    assert one.shape != two.shape
 
 
 def test_law_3_a_step_does_not_feel_its_micro_batches() -> None:
@@ -196,7 +197,7 @@ def test_windows_keep_the_frame_every_label_and_every_entity(
     assert (lost.targets, lost.tokens) == (0, 0)
     whole = example.segments[0].tokens
     bodies = []
-    table = {name: [] for name in example.targets[HEAD]}
+    table: dict[str, list[Any]] = {name: [] for name in example.targets[HEAD]}
     for window in found:
         tokens = window.segments[0].tokens
         assert len(tokens) <= limit
@@ -232,15 +233,32 @@ def test_a_cut_keeps_the_frame_and_the_labels_of_what_stays(policy: str) -> None
         assert tokens[position] == spelled[word]
 
 
-def test_label_smoothing_is_torchs_own() -> None:
-    made, run = settled(label_smoothing=0.1), models()
+@pytest.mark.parametrize(
+    "settings", [{"label_smoothing": 0.1}, {"class_weights": "inverse"}, {"focal": 2.0}]
+)
+def test_other_losses_are_torchs_own_or_the_papers(settings: dict[str, Any]) -> None:
+    made, run = settled(**settings), models()
     policy: Any = run.policy
     batch = collate(encoded(made), **policy.layout)
     table = batch.targets[HEAD]
+    weights = torch.ones(len(TAGS), dtype=torch.float64)
+    if "class_weights" in settings:
+        counts = np.bincount(
+            np.concatenate([e.targets[HEAD]["label"] for e in encoded(made, count=6)]), minlength=5
+        )
+        assert counts[0] > 20
+        assert counts[TAGS.index("I-PER")] == 0
+        known = counts > 0
+        weights[known] = torch.tensor(1 / counts[known])
+        weights[known] /= weights[known].mean()
     with torch.no_grad():
         states = policy.pooled(batch, policy.hidden(batch), table["position"])
         scores = policy.outputs(HEAD, states)
         expected = torch.nn.functional.cross_entropy(
-            scores, table["label"], reduction="sum", label_smoothing=0.1
+            scores, table["label"], weights, label_smoothing=settings.get("label_smoothing", 0.0)
         )
-        assert float(made.loss(run, batch)[HEAD]) == pytest.approx(float(expected), rel=1e-12)
+        if "focal" in settings:
+            right = scores.softmax(-1).gather(1, table["label"][:, None])[:, 0]
+            expected = (-((1 - right) ** 2) * right.log()).mean()
+        found = made.loss(run, batch)[HEAD] / made.weights(batch)[HEAD]
+    assert float(found) == pytest.approx(float(expected), rel=1e-9)

@@ -6,32 +6,37 @@ arXiv 1810.04805, section 5.3); ``all`` teaches its other tokens as well, and re
 the same. Words are joined by one space, and each token is of the word that its characters are of.
 
 A model may say an I- that follows nothing: it is read as the beginning of an entity, as conlleval
-and seqeval do (:func:`luthier.core.tags.entities`).
+and seqeval do (:func:`luthier.core.tags.entities`). Most words are outside of entities: tags may be
+weighed, by how many words have them, and words that are told well may count less
+(:mod:`luthier.ops.class_losses`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from luthier.core.codec import Codec, joined
-from luthier.core.contracts import Head, HeadedModel, KindConfig, Models
+from luthier.core.contracts import Head, HeadedModel, Models
 from luthier.core.errors import DataError, nearest
 from luthier.core.records import Batch, Example, Ints, Record, Tagged
 from luthier.core.tags import OUTSIDE, SCHEMES, entities, parts, types
+from luthier.objectives._imbalance import ImbalanceConfig, settle
+from luthier.ops.class_losses import class_losses, label_weights
 
 #: The table, and the loss term.
 HEAD = "token_classification"
 
 
-class Config(KindConfig):
+class Config(ImbalanceConfig):
     """Settings of token classification."""
 
     kind: str = "token_classification"
@@ -61,6 +66,11 @@ class Objective:
         self._inside = np.array(
             [i for i, name in enumerate(names) if parts(name)[0] in ("I", "E", "L")], dtype=np.int64
         )
+
+    @cached_property
+    def _weights(self) -> tuple[float, ...] | None:
+        """Of each tag, in order, where they differ."""
+        return self.config.weights_of(self.config.classes or ())
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -97,7 +107,9 @@ class Objective:
                 cure="give rows with entities, as B-PER and I-PER, among other words",
                 code="one-class",
             )
-        settings = {"scheme": scheme, "classes": classes}
+        counts = Counter(tag for record in tagged for tag in _written(record, scheme))
+        weights = settle(self.config, {name: counts[name] for name in classes})
+        settings = {"scheme": scheme, "classes": classes, **weights}
         return Objective(self.config.model_copy(update=settings))
 
     def encode(self, record: Record, codec: Codec) -> Example:
@@ -138,8 +150,13 @@ class Objective:
         return examples
 
     def weights(self, batch: Batch) -> dict[str, float]:
-        """Tokens that are taught a tag."""
-        return {HEAD: float(batch.targets[HEAD]["weight"].sum())}
+        """Tokens that are taught a tag, each by the weight of its class where it has one."""
+        table = batch.targets[HEAD]
+        weight = table["weight"]
+        if self._weights is not None:
+            weights = torch.tensor(self._weights, dtype=torch.float64)
+            weight = weight.cpu() * label_weights(table["label"].cpu(), weights)
+        return {HEAD: float(weight.sum())}
 
     def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
         """Sum of these tokens' losses."""
@@ -148,17 +165,18 @@ class Objective:
         states = policy.pooled(batch, policy.hidden(batch), table["position"])
         scores = policy.outputs(HEAD, states)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        losses = F.cross_entropy(
-            scores, table["label"], reduction="none", label_smoothing=self.config.label_smoothing
+        losses = class_losses(
+            scores,
+            table["label"],
+            class_weights=None if self._weights is None else scores.new_tensor(self._weights),
+            gamma=self.config.focal,
+            smoothing=self.config.label_smoothing,
         )
         return {HEAD: (losses * table["weight"]).sum()}
 
     def _labels(self, record: Tagged) -> Ints:
         """The class of every word."""
-        scheme = self.config.scheme
-        tags = record.tags
-        if scheme in SCHEMES:
-            tags = SCHEMES[scheme][0](entities(tags), len(tags))
+        tags = _written(record, self.config.scheme)
         for word, tag in zip(record.words, tags, strict=True):
             if tag not in self._index:
                 raise DataError(
@@ -184,6 +202,13 @@ class Objective:
 
 #: Within a word, what begins an entity goes on with it, and what is a whole one ends it.
 _GOING_ON = {"B": "I", "S": "E", "U": "L"}
+
+
+def _written(record: Tagged, scheme: str) -> tuple[str, ...]:
+    """A sentence's tags in a scheme."""
+    if scheme not in SCHEMES:
+        return record.tags
+    return SCHEMES[scheme][0](entities(record.tags), len(record.tags))
 
 
 def _tags(kinds: set[str], scheme: str) -> tuple[str, ...]:
