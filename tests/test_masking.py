@@ -142,31 +142,25 @@ def test_the_result_is_tuned_further_and_remembers_how_its_sentences_were_pooled
     said = '{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}'
     (base / "1_Pooling" / "config.json").write_text(said)
     rows = [{"text": f"{text} {n}", "label": str(n % 2)} for n, text in enumerate("abcdefgh" * 3)]
+    classes = {"train": rows, "validation": 0.25, "format": "label", "check": "off"}
     stages = [
         {"objective": "masked_lm"},
-        {
-            "objective": "classification",
-            "data": {"train": rows, "validation": 0.25, "format": "label", "check": "off"},
-        },
-        {
-            "objective": "token_classification",
-            "model": str(tmp_path / "run" / "stage-1"),
-            "data": {
-                "train": [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}] * 8,
-                "validation": 0,
-                "check": "off",
-            },
-        },
+        {"objective": "classification", "data": classes},
     ]
     made = recipe(tmp_path, base, training={"max_steps": 2, "trackers": []})
-    names = {"stage-1": stages[0], "stage-2": stages[1]}
-    run = luthier.train(made | {"stages": list(names.values())}, quiet=True)
+    run = luthier.train(made | {"stages": stages}, quiet=True)
     first, second = (stage.path for stage in run.folder.stages)
     assert load(str(second)).model.pooling == "mean"  # type: ignore[union-attr]
     config = json.loads((first / "model" / "config.json").read_text())
     assert config["architectures"] == ["BertForMaskedLM"]
-    last = made | stages[2] | {"model": str(first), "output": str(tmp_path / "tags")}
-    assert luthier.train(last, quiet=True).finished
+    tagged = [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}] * 8
+    tags = made | {
+        "model": str(first),
+        "objective": "token_classification",
+        "data": {"train": tagged, "validation": 0, "check": "off"},
+        "output": str(tmp_path / "tags"),
+    }
+    assert luthier.train(tags, quiet=True).finished
 
 
 def test_masks_are_new_each_epoch_and_the_same_when_resumed(tmp_path: Path) -> None:

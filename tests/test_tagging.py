@@ -190,10 +190,10 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.run(["chat", str(run.path)]) == 2
     assert "does not talk" in capsys.readouterr().err
     assert cli.run(["generate", str(run.path), "--prompt", "a", "--second", "b"]) == 2
+    unknown = encoders.saved(tmp_path / "none", "bert")
+    text = (unknown / "config.json").read_text().replace('"bert"', '"vit"')
+    (unknown / "config.json").write_text(text)
     with pytest.raises(UserError, match="has no token classification head"):
-        unknown = encoders.saved(tmp_path / "none", "bert")
-        text = (unknown / "config.json").read_text().replace('"bert"', '"vit"')
-        (unknown / "config.json").write_text(text)
         luthier.train(few | {"model": str(unknown), "output": str(tmp_path / "n")}, quiet=True)
 
 

@@ -185,7 +185,7 @@ class Objective:
                     str(record.origin),
                     "mend the tag, give the training rows such an entity, or name all tags in "
                     "objective.classes",
-                    "class",
+                    "tag" if types([tag]) <= types(self._index) else "class",
                 )
         return np.array([self._index[tag] for tag in tags], dtype=np.int64)
 
