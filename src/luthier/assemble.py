@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Answered, Method, Objective, Settling
 from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
@@ -16,8 +17,8 @@ from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
-from luthier.data.mixture import Drawing, balanced, drawing
-from luthier.data.order import Pool, generator
+from luthier.data.mixture import balanced, drawing
+from luthier.data.order import generator
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
@@ -31,6 +32,8 @@ from luthier.models.load import (
     tokenizer_at,
 )
 from luthier.models.tokenizer import train_tokenizer
+from luthier.objectives._pulled import Pulled
+from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
 
@@ -74,6 +77,8 @@ class Parts:
         train: training records and examples.
         validation: held-out ones, or ``None``.
         drawing: what an epoch draws, and its pools, where that is not every example once.
+        retained: old rows that the run must not forget.
+        companions: teachers and the like, without their weights.
     """
 
     recipe: Recipe
@@ -83,7 +88,9 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
-    drawing: tuple[Drawing, tuple[Pool, ...]] | None = None
+    drawing: Drawn | None = None
+    retained: Retained | None = None
+    companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
 def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
@@ -99,16 +106,16 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
+    first, second = read_parts(recipe.data, objective, recipe.training.seed, say)
     if vetting:
-        vetted(recipe, parts, say)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(parts[0].records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
+        vetted(recipe, (first, second), say)
+    recipe, objective = settled(recipe, objective, first)
     if recipe.data.balance is not None:
         balanced(objective)  # refuses before weights load
-    loaded = load_model(recipe, objective, parts[0], say)
+    seen = companions.look(recipe, objective)
+    if isinstance(objective, Answered):
+        first = answers.answer(first, objective, recipe.training.device, say)
+    loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
     if isinstance(objective, Tokenized):
         objective = objective.with_codec(codec)
@@ -118,16 +125,41 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
         (part, encoded(recipe, part, objective, loaded, codec, say if vetting else None))
         if part
         else None
-        for part in parts
+        for part in (first, second)
     )
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
             say(describe(name, pair[1].counts, noun(objective)))
     drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    kept = retained(recipe, objective, codec, say)
+    if kept and kept.replayed and recipe.retain:
+        old = kept.replayed[1].examples
+        joined, drawn = replayed(train[1].examples, drawn, old, recipe.retain.replay)
+        train = (train[0], replace(train[1], examples=joined))
     for line in drawn[0].lines() if drawn else ():
         say(line)
-    return Parts(recipe, objective, method, loaded, codec, train, held, drawn)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept, seen)
+
+
+def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
+    """Both with what only the rows, or the models that exist, can say (a classifier's classes).
+
+    Where the recipe asks for a pull towards the start, the objective has it from here on.
+
+    Raises:
+        UserError: no such model, or records that the objective cannot settle on.
+    """
+    if recipe.retain is not None and recipe.retain.kl:
+        kept: Any = Pulled(objective, recipe.model.name, recipe.retain.kl)
+        return recipe, kept
+    if not isinstance(objective, Settling):
+        return recipe, objective
+    known = companions.labels_of(objective)
+    if not known and (head := known_head(recipe.model)) is not None:
+        known = head.labels
+    made = objective.settled(part.records, known)
+    return recipe.model_copy(update={"objective": made.config}), made
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:

@@ -6,10 +6,10 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
-from luthier.assemble import Parts, held_out, load_model
+from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.records import Example, Record, Scored
@@ -40,11 +40,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Side:
-    """One model's scores: of every held-out example, every answered prompt, the user's own."""
+    """One model's scores: of every held-out example, every answered prompt, the user's own.
+
+    And of the old rows that the run must not forget.
+    """
 
     held: list[Scored]
     answers: list[Scored]
     own: list[Scored]
+    old: list[Scored] = field(default_factory=list)
 
     @property
     def scored(self) -> list[Scored]:
@@ -85,7 +89,7 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
     start = time.perf_counter()
     recipe = parts.recipe
     prepare_host(recipe.training.threads)
-    if parts.validation:
+    if parts.validation or parts.retained:
         examples, records = _held_out(parts)
         own = _own_texts(parts, say)
         sides: dict[str, Side] = {}
@@ -98,8 +102,13 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        _write(folder, parts, sides, figures, time.perf_counter() - start)
+        old = _forgotten(parts, sides)
+        _write(folder, parts, sides, figures, old, time.perf_counter() - start)
         for line in table(figures):
+            say(line)
+        if old:
+            say(f"on {old['rows']:,} old rows (retain):")
+        for line in table(old["metrics"]) if old else ():
             say(line)
     report.write(folder, finishing=True)
     card.write(folder)
@@ -147,8 +156,19 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _forgotten(parts: Parts, sides: Mapping[str, Side]) -> dict[str, Any] | None:
+    """The figures on old rows, before and after."""
+    if parts.retained is None:
+        return None
+    configs = [kinds.config("metrics", name) for name in parts.retained.objective.metrics]
+    old = {name: Side(side.old, [], []) for name, side in sides.items()}
+    rows = len({scored.origin for scored in old["after"].held})
+    return {"rows": rows, "metrics": compared(parts.recipe.evaluation, configs, old)}
+
+
 def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
-    assert parts.validation is not None
+    if parts.validation is None:
+        return [], []
     part, _ = parts.validation
     limit = parts.recipe.evaluation.rows
     examples = held_out(parts)
@@ -184,16 +204,21 @@ def _side(
 ) -> Side:
     spec = parts.recipe.evaluation
     model = loaded.model
+    kept, known = _retained(parts)
     if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
         held = score_classes(model, examples, [texts[e.origin] for e in examples])
-        return Side(held, [], score_classes(model, own, spec.prompts) if own else [])
+        said = score_classes(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_classes(model, kept) if kept else [])
     if isinstance(model, TaggerModel):
         held = score_tags(model, examples, records)
-        return Side(held, [], score_texts(model, own, spec.prompts) if own else [])
+        said = score_texts(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_tags(model, kept, known) if kept else [])
     if isinstance(model, MaskedModel):
-        return Side(score_masked(model, examples, parts.codec, spec.samples), [], [])
+        held = score_masked(model, examples, parts.codec, spec.samples)
+        return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
     losses = score_losses(model, examples, parts.codec)
+    old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
     sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
@@ -201,7 +226,16 @@ def _side(
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
-    return Side(losses, answers, score_answers(sampler, asked, sampling))
+    return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
+    """The old rows that are measured, in tokens and as they are; none where there are none."""
+    if parts.retained is None:
+        return [], ()
+    part, encoded = parts.retained.held
+    seed = parts.recipe.training.seed
+    return list(arranged_once(parts.retained.objective, encoded.examples, seed)), part.records
 
 
 def _metric_configs(parts: Parts) -> list[Any]:
@@ -221,16 +255,19 @@ def _write(
     parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
+    old: Mapping[str, Any] | None,
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
     said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
-    old = before.held if before else None
-    if isinstance(parts.loaded.model, ClassifierModel):
-        said["classes"] = class_figures(parts.loaded.model.labels, old, after.held)
-    if isinstance(parts.loaded.model, TaggerModel):
-        said["entities"] = entity_figures(parts.loaded.model.labels, old, after.held)
+    if old:
+        said["retained"] = old
+    model, earlier = parts.loaded.model, before.held if before else None
+    if isinstance(model, ClassifierModel):
+        said["classes"] = class_figures(model.labels, earlier, after.held)
+    if isinstance(model, TaggerModel):
+        said["entities"] = entity_figures(model.labels, earlier, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))

@@ -11,10 +11,11 @@ import encoders
 import numpy as np
 import pytest
 import torch
+from stand_in import annotated, nudge
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
 from luthier.core.contracts_text import Tokenized
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
@@ -45,7 +46,9 @@ METHODS = kinds.names("methods")
 
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
-    made = kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
+    made = kinds.build(
+        folder, kinds.config(folder, {**builders.settings(folder, kind), **settings})
+    )
     if isinstance(made, Settling):
         eaten = made.records[0]  # type: ignore[attr-defined]
         made = made.settled([record_of(eaten, number) for number in range(6)], ())
@@ -81,12 +84,32 @@ def record_of(kind: type[Record], number: int) -> Record:
 
 
 def encoded(objective: Objective, count: int = 4) -> list[Example]:
-    made = codec()
-    return [
-        objective.encode(record_of(kind, number), made)
+    """Every kind of record, with the columns that stay as they are."""
+    read = codec()
+    made = [
+        objective.encode(record_of(kind, number), read)
         for kind in objective.records
         for number in range(count)
     ]
+    if not isinstance(objective, FrozenColumns):
+        return made
+    method = build("methods", "full")
+    module = method.prepare(model(objective))
+    method.keep_start(module)
+    return annotated(
+        objective, RunModels(seen(objective, module), method, companions(objective)), made
+    )
+
+
+def companions(objective: Objective) -> dict[str, Any]:
+    """Models that the objective stands beside; they know something else than the policy."""
+    named = objective.companions if isinstance(objective, Accompanied) else {}
+    made = {}
+    for role in named:
+        module = model(objective)
+        nudge(module, 1.0)
+        made[role] = seen(objective, module.eval().requires_grad_(False))
+    return made
 
 
 def model(objective: Objective) -> nn.Module:

@@ -58,6 +58,8 @@ class ModelSpec(Settings):
     """Refuse to ask the hub, even for a hub id; only what is cached is used."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of every layer of a pretrained model; its own if unset."""
+    layers: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Start from some of a pretrained model's layers: ``[0, 3, 5]``, or how many, drawn evenly."""
     architecture: str | None = Field(default=None, min_length=1)
     """A transformers architecture (``llama``, ``gpt2`` …) to start from scratch."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
@@ -73,12 +75,19 @@ class ModelSpec(Settings):
                 f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
             )
         scratch = ("config", "tokenizer")
-        pretrained = ("revision", "trust_remote_code", "dropout")
+        pretrained = ("revision", "trust_remote_code", "dropout", "layers")
         idle = scratch if self.name is not None else pretrained
         if unused := [name for name in idle if getattr(self, name) not in (None, False, {})]:
             start = "a pretrained model" if self.name is not None else "a model from scratch"
             raise ValueError(f"'{unused[0]}' has no meaning for {start}")
         return self
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and (not value or list(value) != sorted({*value})):
+            raise ValueError("must name layers in ascending order, each once, as [0, 3, 5]")
+        return value
 
 
 class DataSpec(Settings):
