@@ -15,6 +15,7 @@ from luthier.core.records import Conversation, ConversationTree, Record, Text
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
+from luthier.data_models import OpenedModels
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -73,7 +74,8 @@ def assemble(recipe: Recipe, say: Say) -> Parts:
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
+    models = OpenedModels(recipe.training.device)
+    parts = read_parts(recipe.data, objective, recipe.training.seed, say, models)
     if isinstance(objective, Settling):
         known = known_head(recipe.model)
         objective = objective.settled(parts[0].records, known.labels if known else ())
@@ -167,6 +169,8 @@ def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
         f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
+    if made := sum(step["made"] for step in counts.get("augmented", {}).values()):
+        line += f"; {made:,} of the rows made by data.augment"
     cut = counts["cut"]
     if cut["windows"]:
         line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"

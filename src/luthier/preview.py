@@ -12,6 +12,7 @@ from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
+from luthier.data_models import OpenedModels
 from luthier.models.load import Loaded, known_head
 from luthier.models.skeleton import skeleton
 
@@ -86,14 +87,15 @@ def _read(
 ) -> tuple[tuple[Part, Part | None], list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
     spec, seed = recipe.data, recipe.training.seed
+    models = OpenedModels(recipe.training.device)
     try:
-        return read_parts(spec, objective, seed, said.append), []
+        return read_parts(spec, objective, seed, said.append, models), []
     except DataError as error:
         if spec.malformed == "skip":
             raise
         said.clear()
         lenient = spec.model_copy(update={"malformed": "skip"})
         try:
-            return read_parts(lenient, objective, seed, said.append), list(error.faults)
+            return read_parts(lenient, objective, seed, said.append, models), list(error.faults)
         except DataError:
             raise error from None

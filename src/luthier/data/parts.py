@@ -9,13 +9,17 @@ from typing import Any
 
 from luthier.core import cache, kinds
 from luthier.core.contracts import Objective
+from luthier.core.contracts_data import DataModels
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
+from luthier.core.recipe_parts import SubsetSpec
 from luthier.core.records import Origin, Record, Text
+from luthier.data.augment import grow
 from luthier.data.clusters import together
 from luthier.data.recognise import read_records, recognise
 from luthier.data.sources import read
 from luthier.data.split import split
+from luthier.data.subset import subset
 
 Say = Callable[[str], None]
 
@@ -31,6 +35,7 @@ class Part:
         formats: how each source was understood.
         groups: of the column that ``data.group`` names, what each row says.
         cleaned: what each step of ``data.clean`` changed and dropped.
+        augmented: what each step of ``data.augment`` made, and what it did not.
     """
 
     records: tuple[Record, ...]
@@ -39,12 +44,24 @@ class Part:
     formats: tuple[str, ...]
     groups: Mapping[Origin, Any] = field(default_factory=dict, compare=False, repr=False)
     cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    augmented: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def read_parts(
-    spec: DataSpec, objective: Objective, seed: int, say: Say
+    spec: DataSpec,
+    objective: Objective,
+    seed: int,
+    say: Say,
+    models: DataModels | None = None,
 ) -> tuple[Part, Part | None]:
     """Training and validation records.
+
+    Args:
+        spec: the recipe's data part.
+        objective: its record types are looked for.
+        seed: the run's.
+        say: takes a line for the user.
+        models: opens what ``data.augment`` or ``data.subset`` name.
 
     Raises:
         DataError: rows that cannot be read or understood, or a split that leaves nothing.
@@ -57,7 +74,8 @@ def read_parts(
         say("data.group has no effect: no share of the rows is held out")
     if spec.validation is not None and not isinstance(spec.validation, int | float):
         held = _read_part(spec.validation, spec, objective, say)
-    return _subset(whole, spec.subset, seed, say), held
+    kept = _subset(whole, spec.subset, seed, say, models)
+    return _augmented(kept, held, spec, seed, say, models), held
 
 
 def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Part:
@@ -102,23 +120,49 @@ def _cleaned(
                 f"data.clean: {config.kind} left none of {len(records):,} rows", code="no-rows"
             )
         say(f"clean, {config.kind}: {made.changed:,} rows changed, {made.dropped:,} dropped")
+        for note in made.notes:
+            say(f"clean, {config.kind}: {note}")
         done[f"{number} {config.kind}"] = {"changed": made.changed, "dropped": made.dropped}
         records = made.records
     return records, done
 
 
-def _subset(part: Part, count: int | None, seed: int, say: Say) -> Part:
-    """So many rows that stand for all: drawn as a held-out share is, class by class."""
+def _subset(
+    part: Part, asked: int | SubsetSpec | None, seed: int, say: Say, models: DataModels | None
+) -> Part:
+    """So many rows that stand for all."""
     rows = len(part.records)
-    if count is None:
+    if asked is None:
         return part
-    if count >= rows:
+    spec = SubsetSpec(rows=asked) if isinstance(asked, int) else asked
+    if spec.rows >= rows:
         say(f"data.subset has no effect: there are {rows:,} training rows")
         return part
-    _, kept = split(part.records, count / rows, seed)
+    kept = subset(part.records, spec, seed, say, models)
     say(f"a subset of {len(kept):,} of {rows:,} training rows, as data.subset says")
-    name = cache.key(part.fingerprint, "subset", count, seed)
+    settings = [] if spec.by == "classes" else [spec.model_dump(mode="json"), kept]
+    name = cache.key(part.fingerprint, "subset", spec.rows, seed, *settings)
     return replace(part, records=tuple(part.records[i] for i in kept), fingerprint=name)
+
+
+def _augmented(
+    part: Part,
+    held: Part | None,
+    spec: DataSpec,
+    seed: int,
+    say: Say,
+    models: DataModels | None,
+) -> Part:
+    """The training rows, and behind them the rows that are made of them."""
+    if not spec.augment:
+        if spec.augment_share != type(spec).model_fields["augment_share"].default:
+            say("data.augment_share has no effect: data.augment names no step")
+        return part
+    made = grow(part.records, held.records if held else (), spec, seed, say, models)
+    steps = [config.model_dump(mode="json") for config in spec.augment]
+    name = cache.key(part.fingerprint, "augment", steps, spec.augment_share, seed, made.fingerprint)
+    records = (*part.records, *made.records)
+    return replace(part, records=records, fingerprint=name, augmented=made.counts)
 
 
 def _hold_out(

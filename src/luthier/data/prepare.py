@@ -74,6 +74,7 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
         "fingerprint": part.fingerprint,
         "cut": asdict(cut),
         "cleaned": {step: dict(counts) for step, counts in part.cleaned.items()},
+        "augmented": {step: dict(counts) for step, counts in part.augmented.items()},
         "template": dict(Counter(codec.counts) - known),
     }
     if not len(examples):
