@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tiny_runs import tiny_recipe
 
 # Read by libraries when they are imported, so before any test module is.
@@ -18,7 +18,12 @@ os.environ.pop("LUTHIER_CACHE_BYTES", None)
 
 # The same examples in every run, however slow the machine: what is red stays red, and nothing is
 # red by luck. Others are tried by `pytest --hypothesis-profile default --hypothesis-seed 7`.
-settings.register_profile("luthier", deadline=None, derandomize=True)
+settings.register_profile(
+    "luthier",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("luthier")
 
 

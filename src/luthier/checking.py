@@ -66,6 +66,7 @@ def _asked(recipe: Recipe, values: Sequence[str]) -> Ask:
         held_out,
         recipe.training.seed,
         spec.group,
+        spec.clean,
         tuple(getattr(recipe.objective, "classes", None) or ()),
         lambda records: _tokens(recipe, objective, records),
         spec.timeout,

@@ -39,9 +39,11 @@ class OpenedModels:
 
     Args:
         device: as ``training.device`` says.
+        aloud: told as well what leaves the machine, where ``say`` speaks only afterwards.
     """
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str = "auto", aloud: Say | None = None) -> None:
+        self._aloud = aloud
         able = device in ("auto", "cuda") and torch.cuda.is_available()
         self._device = torch.device("cuda" if able else "cpu")
 
@@ -52,8 +54,16 @@ class OpenedModels:
             UserError: no such model, or no key.
         """
         if spec.url is not None:
-            return RemoteWriter(spec, say)
+            return RemoteWriter(spec, self._both(say))
         return LocalWriter(spec, say, self._device)
+
+    def _both(self, say: Say) -> Say:
+        def both(line: str) -> None:
+            say(line)
+            if self._aloud is not None:
+                self._aloud(line)
+
+        return both
 
     def embed(self, model: str, texts: Sequence[str], say: Say) -> Floats:
         """Texts as vectors of length one, ``[texts, H]``, from the cache where they were made.

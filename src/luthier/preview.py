@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,12 +83,17 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
 
 
+def _aloud(line: str) -> None:
+    """What is said of a preview is said when it is done; what leaves the machine, before."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def _read(
     recipe: Recipe, objective: Objective, said: list[str]
 ) -> tuple[tuple[Part, Part | None], list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
     spec, seed = recipe.data, recipe.training.seed
-    models = OpenedModels(recipe.training.device)
+    models = OpenedModels(recipe.training.device, aloud=_aloud)
     try:
         return read_parts(spec, objective, seed, said.append, models), []
     except DataError as error:

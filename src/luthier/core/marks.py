@@ -24,3 +24,12 @@ def mark(origin: Origin) -> str:
     """
     found = _MARK.search(origin.source)
     return found.group(1) if found else ""
+
+
+def bare(source: str) -> str:
+    """A source's name without the mark.
+
+    >>> bare("a.csv (made by noise)")
+    'a.csv'
+    """
+    return _MARK.sub("", source)

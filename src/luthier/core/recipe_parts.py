@@ -132,8 +132,10 @@ class DataSpec(Settings):
     augment_share: float = Field(default=1.0, gt=0)
     """Made rows at most, as a share of the real training rows."""
     group: str | None = Field(default=None, min_length=1)
-    """Rows that a held-out share must not divide: a column's name (a customer, a document), or
-    ``near_duplicates`` for rows that say nearly the same."""
+    """Rows that a held-out share must not divide, beside those that say nearly the same, which it
+    never does where it can: those of one value in a column (a customer, a document).
+    ``near_duplicates`` insists where nothing else could be held out, ``none`` divides all but equal
+    rows."""
     format: str | dict[str, JsonValue] = "auto"
     """A format's name, a user's own by import path, or ``auto``, which says what it found; with
     settings ``{kind: oasst, paths: best}``."""
@@ -153,6 +155,9 @@ class DataSpec(Settings):
     overlong: Literal["auto", "window", "refuse", "left", "right", "drop"] = "auto"
     """What becomes of longer ones: consecutive windows, an error, a cut, or out. ``auto``:
     windows for raw text, an error elsewhere."""
+    check: Literal["refuse", "warn", "off"] = "refuse"
+    """What `luthier data check` looks for is looked for before training: errors end it (refuse),
+    are said (warn), or nothing is looked for (off)."""
     malformed: Literal["refuse", "skip"] = "refuse"
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)

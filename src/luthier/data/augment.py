@@ -18,7 +18,7 @@ from luthier.core.marks import marked
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Record
 from luthier.core.words import many
-from luthier.data.contents import asked
+from luthier.data.contents import asked, whole
 from luthier.data.similar import Similar
 
 Say = Callable[[str], None]
@@ -126,18 +126,23 @@ def _filtered(
         made: of earlier steps.
         near: whether nearly the same as another training row is what the step is for.
     """
-    leaks = _echoes(new, held, among=False, near=True)
-    known = _echoes(new, [*train, *made], among=True, near=not near) - leaks
+    leaks = {i for text in (asked, whole) for i in _echoes(new, held, text, near=True)}
+    known = _echoes(new, [*train, *made], asked, among=True, near=not near) - leaks
     left = [record for i, record in enumerate(new) if i not in leaks and i not in known]
     lost = Counter({_LEAK: len(leaks), _KNOWN[near]: len(known)})
     return left, {why: count for why, count in lost.items() if count}
 
 
 def _echoes(
-    new: Sequence[Record], others: Sequence[Record], *, among: bool, near: bool
+    new: Sequence[Record],
+    others: Sequence[Record],
+    text: Callable[[Record], str],
+    *,
+    near: bool,
+    among: bool = False,
 ) -> set[int]:
-    """Which of the new rows ask what others ask, or (``among``) what an earlier new one asks."""
-    if not new:
+    """Which of the new rows say what others say, or (``among``) what an earlier new one says."""
+    if not new or not (others or among):
         return set()
     base = len(others)
     group = np.repeat(np.array([0, 1], dtype=np.uint8), [base, len(new)])
@@ -145,7 +150,7 @@ def _echoes(
     with tempfile.TemporaryDirectory(prefix="luthier-near-") as scratch:
         similar = Similar(Path(scratch))
         for record in chain(others, new):
-            similar.add(asked(record))
+            similar.add(text(record))
         for pairs in chain(similar.equal(group), similar.near(group) if near else ()):
             for first, second in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
                 if second >= base and (among or first < base):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from luthier.core import cache, kinds
+from luthier.core import cache
 from luthier.core.contracts import Objective
 from luthier.core.contracts_data import DataModels
-from luthier.core.errors import DataError
+from luthier.core.marks import mark
 from luthier.core.recipe import DataSpec
 from luthier.core.recipe_parts import SubsetSpec
 from luthier.core.records import Origin, Record, Text
 from luthier.data.augment import grow
-from luthier.data.clusters import together
+from luthier.data.cleaning import clean
+from luthier.data.holding import hold_out
 from luthier.data.recognise import read_records, recognise
 from luthier.data.sources import read
-from luthier.data.split import split
 from luthier.data.subset import subset
 
 Say = Callable[[str], None]
@@ -33,6 +33,7 @@ class Part:
         fingerprint: of their content and of how they were understood.
         skipped: rows left out because the recipe says so.
         formats: how each source was understood.
+        sources: their names.
         groups: of the column that ``data.group`` names, what each row says.
         cleaned: what each step of ``data.clean`` changed and dropped.
         augmented: what each step of ``data.augment`` made, and what it did not.
@@ -42,9 +43,18 @@ class Part:
     fingerprint: str
     skipped: int
     formats: tuple[str, ...]
+    sources: tuple[str, ...] = ()
     groups: Mapping[Origin, Any] = field(default_factory=dict, compare=False, repr=False)
     cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     augmented: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def real(self) -> Part:
+        """The same without the rows that were made, which are alike on purpose."""
+        if not self.augmented:
+            return self
+        records = tuple(record for record in self.records if not mark(record.origin))
+        return replace(self, records=records, fingerprint=cache.key(self.fingerprint, "real"))
 
 
 def read_parts(
@@ -97,34 +107,16 @@ def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Pa
     name = cache.key(
         [s.fingerprint for s in sources], formats, spec.format, spec.columns, spec.limit
     )
+    names = tuple(source.name for source in sources)
     if not spec.clean:
-        return Part(tuple(records), name, skipped, tuple(formats), groups)
-    kept, cleaned = _cleaned(records, spec, say)
+        return Part(tuple(records), name, skipped, tuple(formats), names, groups)
+    kept, cleaned = clean(records, spec.clean, say)
     content = hashlib.sha256()
     for record in kept:  # a cleaner of the user's own may be another one tomorrow
         content.update(repr(record).encode("utf-8", "surrogatepass"))
     steps = [config.model_dump(mode="json") for config in spec.clean]
     name = cache.key(name, steps, content.hexdigest())
-    return Part(tuple(kept), name, skipped, tuple(formats), groups, cleaned)
-
-
-def _cleaned(
-    records: Sequence[Record], spec: DataSpec, say: Say
-) -> tuple[Sequence[Record], dict[str, dict[str, int]]]:
-    """Records after every step of ``data.clean``, and what each step did."""
-    done: dict[str, dict[str, int]] = {}
-    for number, config in enumerate(spec.clean, start=1):
-        made = kinds.build("data/cleaners", config).clean(records)
-        if not made.records:
-            raise DataError(
-                f"data.clean: {config.kind} left none of {len(records):,} rows", code="no-rows"
-            )
-        say(f"clean, {config.kind}: {made.changed:,} rows changed, {made.dropped:,} dropped")
-        for note in made.notes:
-            say(f"clean, {config.kind}: {note}")
-        done[f"{number} {config.kind}"] = {"changed": made.changed, "dropped": made.dropped}
-        records = made.records
-    return records, done
+    return Part(tuple(kept), name, skipped, tuple(formats), names, groups, cleaned)
 
 
 def _subset(
@@ -169,24 +161,23 @@ def _hold_out(
     whole: Part, spec: DataSpec, share: float, seed: int, say: Say
 ) -> tuple[Part, Part | None]:
     """A share of the records; of documents too few to spare one, the end of each."""
-    keys = None
-    if spec.group is not None:
-        keys = together(whole.records, spec.group, whole.groups)
-        say(f"{len(set(keys)):,} groups by {spec.group}; none is on both sides of the split")
-    train, held = split(whole.records, share, seed, keys)
-    sides = [[whole.records[i] for i in indices] for indices in (train, held)]
-    if not held and all(isinstance(record, Text) for record in whole.records):
+    drawn = hold_out(whole.records, share, seed, spec.group, whole.groups)
+    if drawn.said:
+        say(drawn.said)
+    sides = [[whole.records[i] for i in indices] for indices in (drawn.train, drawn.held)]
+    if not drawn.held and all(isinstance(record, Text) for record in whole.records):
         sides = [list(side) for side in zip(*(_tail(r, share) for r in whole.records), strict=True)]
         say(f"too few documents to hold one out: the last {share:.0%} of each is held out")
-    elif not held:
+    elif not drawn.held:
         say("too few rows to hold any out: nothing will be known about how well it does")
         return whole, None
     first, second = (
         Part(
             tuple(side),
-            cache.key(whole.fingerprint, name, share, seed, *([spec.group] if keys else [])),
+            cache.key(whole.fingerprint, name, share, seed, spec.group),
             whole.skipped if name == "train" else 0,
             whole.formats,
+            whole.sources,
             cleaned=whole.cleaned if name == "train" else {},
         )
         for side, name in zip(sides, ("train", "held"), strict=True)
