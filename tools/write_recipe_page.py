@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import kinds
+from luthier.core.generators import GeneratorSpec
 from luthier.core.recipe import DataSpec, EvaluationSpec, ModelSpec, Recipe, TrainingSpec
+from luthier.core.recipe_parts import SubsetSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -37,6 +39,7 @@ def page() -> str:
     for name, model in (
         ("model", ModelSpec),
         ("data", DataSpec),
+        ("data.subset", SubsetSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
     ):
@@ -46,8 +49,13 @@ def page() -> str:
         ("methods", "Methods"),
         ("metrics", "Metrics"),
         ("data/formats", "Formats"),
+        ("data/cleaners", "Cleaners"),
+        ("data/augmenters", "Augmenters"),
     ):
         parts.append(_kinds(folder, title))
+    parts.append(
+        _section("A `generator`", (GeneratorSpec.__doc__ or "").split("\n")[0], GeneratorSpec)
+    )
     return "\n".join(parts).replace("``", "`")
 
 
@@ -82,7 +90,7 @@ def _default(field: Any) -> str:
         return "unset"
     if hasattr(value, "model_dump"):
         return "see below"
-    return f"`{value}`"
+    return f"`{value}`".replace("\n", "\\n")
 
 
 def _descriptions(model: Any) -> dict[str, str]:

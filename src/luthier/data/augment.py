@@ -126,7 +126,8 @@ def _filtered(
         made: of earlier steps.
         near: whether nearly the same as another training row is what the step is for.
     """
-    leaks = {i for text in (asked, whole) for i in _echoes(new, held, text, near=True)}
+    ways = [asked] if all(asked(record) == whole(record) for record in new) else [asked, whole]
+    leaks = {i for text in ways for i in _echoes(new, held, text, near=True)}
     known = _echoes(new, [*train, *made], asked, among=True, near=not near) - leaks
     left = [record for i, record in enumerate(new) if i not in leaks and i not in known]
     lost = Counter({_LEAK: len(leaks), _KNOWN[near]: len(known)})

@@ -10,7 +10,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from http.client import HTTPException
 from threading import Event
 from typing import Any
@@ -86,23 +86,30 @@ class RemoteWriter:
         pool = ThreadPoolExecutor(self._spec.parallel)
         try:
             waiting = {
-                pool.submit(self._one, question, stop): number
+                pool.submit(self._unless, stop, question): number
                 for number, (question,) in enumerate(runs)
             }
             for done in as_completed(waiting):
-                error = None if done.cancelled() else done.exception()
-                if error is not None and failed is None:
-                    failed = error
-                    stop.set()
-                    for each in waiting:
-                        each.cancel()
-                elif error is None and not done.cancelled():
+                error = done.exception()
+                if error is None:
                     yield waiting[done], [done.result()]
+                elif failed is None and not isinstance(error, CancelledError):
+                    failed = error
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
         if failed is not None:
             raise failed
+
+    def _unless(self, stop: Event, question: Question) -> str | None:
+        """An answer, unless another question failed before."""
+        if stop.is_set():
+            raise CancelledError
+        try:
+            return self._one(question, stop)
+        except BaseException:
+            stop.set()
+            raise
 
     def _one(self, question: Question, stop: Event) -> str | None:
         for attempt in range(self._spec.retries + 1):
