@@ -25,7 +25,9 @@ class Reply:
         if self.body is not None:
             return self.body.encode()
         message = {"role": "assistant", "content": self.text}
-        return json.dumps({"choices": [{"message": message, "finish_reason": self.finish}]}).encode()
+        return json.dumps(
+            {"choices": [{"message": message, "finish_reason": self.finish}]}
+        ).encode()
 
 
 @dataclass

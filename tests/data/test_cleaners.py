@@ -149,7 +149,9 @@ def test_law_9_nothing_is_lost_uncounted(kind: str, said: list[str]) -> None:
     changed = [r for r in found.records if r != before[r.origin]]
     assert len(changed) == found.changed
     if kind in ("unicode", "whitespace", "duplicates", "near_duplicates", "length", "language"):
-        assert list(cleaned(least("data/cleaners", kind), *found.records).records) == list(found.records), "twice is more"
+        assert list(cleaned(least("data/cleaners", kind), *found.records).records) == list(
+            found.records
+        ), "twice is more"
 
 
 # In a recipe.

@@ -186,10 +186,14 @@ def test_keys_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_in_the_open_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", KEY)
     said: list[str] = []
-    RemoteWriter(GeneratorSpec(model="m", url="http://far.example/v1", key_env="A_KEY"), said.append)
+    RemoteWriter(
+        GeneratorSpec(model="m", url="http://far.example/v1", key_env="A_KEY"), said.append
+    )
     assert said == ["the key in A_KEY goes to far.example unencrypted: the address is http"]
     said.clear()
-    RemoteWriter(GeneratorSpec(model="m", url="https://far.example/v1", key_env="A_KEY"), said.append)
+    RemoteWriter(
+        GeneratorSpec(model="m", url="https://far.example/v1", key_env="A_KEY"), said.append
+    )
     assert said == []
 
 

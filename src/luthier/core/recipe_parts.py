@@ -111,6 +111,15 @@ class SubsetSpec(Settings):
         return self
 
 
+Subset = Annotated[
+    SubsetSpec,
+    BeforeValidator(
+        lambda value: {"rows": value} if isinstance(value, int | str) else value,
+        json_schema_input_type=Rows | SubsetSpec,
+    ),
+]
+
+
 class DataSpec(Settings):
     """Where rows come from and how they become examples."""
 
@@ -123,7 +132,7 @@ class DataSpec(Settings):
     """A share of the training rows, or a source of its own; 0 for none."""
     clean: tuple[CleanerConfig, ...] = ()
     """Steps that mend the rows, in order, each counted: ``[whitespace, html, duplicates]``."""
-    subset: Rows | SubsetSpec | None = None
+    subset: Subset | None = None
     """Train on so many rows that stand for all of them (each class its share), for a first try;
     ``{rows: 500, by: clusters}`` has each kind of text in them."""
     augment: tuple[AugmenterConfig, ...] = ()

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -148,8 +149,10 @@ def _echoes(
     base = len(others)
     group = np.repeat(np.array([0, 1], dtype=np.uint8), [base, len(new)])
     found: set[int] = set()
-    with tempfile.TemporaryDirectory(prefix="luthier-near-") as scratch:
-        similar = Similar(Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix="luthier-near-") as scratch,
+        closing(Similar(Path(scratch))) as similar,
+    ):
         for record in chain(others, new):
             similar.add(text(record))
         for pairs in chain(similar.equal(group), similar.near(group) if near else ()):

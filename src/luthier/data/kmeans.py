@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from luthier.core.records import Floats, Ints
 
-#: Rows up to which every step takes all of them; rows of a mini-batch; steps.
-_WHOLE, _BATCH, _STEPS = 20_000, 4_096, 25
+#: Rows up to which every step takes all of them; rows of a mini-batch; steps, and last ones of all.
+_WHOLE, _BATCH, _STEPS, _LAST = 20_000, 4_096, 25, 3
 #: Rows among which the seeds are drawn, and rows compared at once.
 _SEEDED, _AT_ONCE = 20_000, 8_192
 
@@ -20,8 +20,8 @@ def clusters(vectors: Floats, count: int, seed: int) -> Ints:
     """The cluster of every row, ``[N]``; the same for the same arguments.
 
     Minimises the squared distances to the clusters' means: seeds by k-means++ (Arthur &
-    Vassilvitskii 2007), then Lloyd's steps (Lloyd 1982), or mini-batches of rows (Sculley 2010)
-    beyond 20,000 rows.
+    Vassilvitskii 2007), then Lloyd's steps (Lloyd 1982); beyond 20,000 rows mini-batches (Sculley
+    2010) and three steps of all.
 
     Args:
         vectors: ``[N, H]``.
@@ -33,13 +33,14 @@ def clusters(vectors: Floats, count: int, seed: int) -> Ints:
     if len(vectors) > _SEEDED:
         drawn = vectors[np.sort(rng.choice(len(vectors), _SEEDED, replace=False))]
     means = _seeds(drawn, count, rng)
-    weights = np.zeros(len(means))
-    for _ in range(_STEPS):
-        if len(vectors) <= _WHOLE:
-            rows, weights = vectors, np.zeros(len(means))
-        else:
+    few = len(vectors) <= _WHOLE
+    if not few:
+        weights = np.zeros(len(means))
+        for _ in range(_STEPS):
             rows = vectors[rng.choice(len(vectors), _BATCH, replace=False)]
-        moved = _moved(rows, means, weights)
+            means = _moved(rows, means, weights)
+    for _ in range(_STEPS if few else _LAST):
+        moved = _moved(vectors, means, np.zeros(len(means)))
         if np.allclose(moved, means, atol=1e-6):
             break
         means = moved

@@ -120,13 +120,12 @@ def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Pa
 
 
 def _subset(
-    part: Part, asked: int | SubsetSpec | None, seed: int, say: Say, models: DataModels | None
+    part: Part, spec: SubsetSpec | None, seed: int, say: Say, models: DataModels | None
 ) -> Part:
     """So many rows that stand for all."""
     rows = len(part.records)
-    if asked is None:
+    if spec is None:
         return part
-    spec = SubsetSpec(rows=asked) if isinstance(asked, int) else asked
     if spec.rows >= rows:
         say(f"data.subset has no effect: there are {rows:,} training rows")
         return part

@@ -51,7 +51,7 @@ def subset(
     how = f"vectors of {spec.model}" if spec.model else "weighted words"
     say(
         f"{(sizes > 0).sum():,} clusters of texts by {how}, the smallest of "
-        f"{sizes[sizes > 0].min():,} rows, the largest of {sizes.max():,}"
+        f"{sizes[sizes > 0].min():,} rows, the largest of {sizes.max():,} rows"
     )
     return _drawn(texts, owner, spec.rows, seed)
 
