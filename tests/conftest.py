@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def _threads() -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+@pytest.fixture(autouse=True)
+def _subnormals() -> Iterator[None]:
+    """Training flushes subnormal numbers to zero in this process; the next test may want them."""
+    import torch
+
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

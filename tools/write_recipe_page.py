@@ -9,7 +9,14 @@ from typing import Any
 
 from luthier.core import kinds
 from luthier.core.generators import GeneratorSpec
-from luthier.core.recipe import DataSpec, EvaluationSpec, ModelSpec, Recipe, TrainingSpec
+from luthier.core.recipe import (
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    Recipe,
+    RetainSpec,
+    TrainingSpec,
+)
 from luthier.core.recipe_parts import SubsetSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
@@ -42,6 +49,7 @@ def page() -> str:
         ("data.subset", SubsetSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
+        ("retain", RetainSpec),
     ):
         parts.append(_section(f"`{name}`", (model.__doc__ or "").split("\n")[0], model))
     for folder, title in (

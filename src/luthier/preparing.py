@@ -10,6 +10,7 @@ from typing import Any
 from luthier.assemble import describe, encoded, vetted
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
+from luthier.data.mixture import drawing
 from luthier.data.parts import Part
 from luthier.data.writing import write_rows
 from luthier.preview import Preview
@@ -59,6 +60,10 @@ def _prepared(seen: Preview, output: Path | None) -> Prepared:
         said.append(
             describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
         )
+        if name == "train" and (
+            drawn := drawing(seen.recipe.data, seen.objective, part, made.examples)
+        ):
+            said += drawn[0].lines()
         if output is not None:
             files.append(output / f"{name}.jsonl")
             write_rows(files[-1], part.records)

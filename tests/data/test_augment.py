@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kind_examples import least
+from builders import settings as least
 
 from luthier.core import kinds
 from luthier.core import recipe as recipes
@@ -19,9 +19,14 @@ from luthier.data.contents import asked
 from luthier.data.parts import Part, read_parts
 from luthier.data.writing import write_rows
 
-_A = "red blue green grey brown white black pink gold teal".split()
-_B = "house tower bridge garden market school river forest island harbour".split()
-_C = "opens closes burns sinks shines grows falls waits turns sleeps".split()
+_A, _B, _C = (
+    words.split()
+    for words in (
+        "red blue green grey brown white black pink gold teal",
+        "house tower bridge garden market school river forest island harbour",
+        "opens closes burns sinks shines grows falls waits turns sleeps",
+    )
+)
 
 
 class Models:

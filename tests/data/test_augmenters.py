@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from builders import settings as least
 from hypothesis import given
 from hypothesis import strategies as st
-from kind_examples import least
 
 from luthier.core import kinds
 from luthier.core.contracts_data import Augmented, Augmenter

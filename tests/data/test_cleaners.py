@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import settings as least
 from hypothesis import given
 from hypothesis import strategies as st
-from kind_examples import least
 
 from luthier.core import kinds
 from luthier.core import recipe as recipes

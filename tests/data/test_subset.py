@@ -17,16 +17,19 @@ from luthier.data.parts import read_parts
 from luthier.data.subset import subset, weighted_words
 
 WORDS = {
-    "parcels": "parcel courier delivery address street tracking late arrived box door".split(),
-    "cards": "card bank pin account blocked payment machine cash fee refund".split(),
-    "sheep": "wool shepherd pasture lamb fleece shears flock meadow barn ram".split(),
+    kind: words.split()
+    for kind, words in {
+        "parcels": "parcel courier delivery address street tracking late arrived box door",
+        "cards": "card bank pin account blocked payment machine cash fee refund",
+        "sheep": "wool shepherd pasture lamb fleece shears flock meadow barn ram",
+    }.items()
 }
 
 
 def records(sizes: dict[str, int]) -> list[Text]:
     rng = random.Random(1)
     rows = [
-        f"the {' and the '.join(rng.sample(WORDS[kind], 5))} {n}"
+        f"the {' and the '.join(rng.sample(WORDS[kind], 7))} {n}"
         for kind, size in sizes.items()
         for n in range(size)
     ]
@@ -74,12 +77,21 @@ def test_rows_without_a_word_are_drawn_as_well() -> None:
 
 
 def test_weighted_words_tell_texts_apart() -> None:
-    said = ["the cat sat on the mat", "THE mat, on the cat sat", "quantum fields of wheat", "", "?"]
+    said = [
+        "the cat sat on the mat 77",
+        "THE mat, on the cat sat",
+        "a field of wheat",
+        "wheat field 77 alone",
+        "",
+        "? 9",
+        "seldom",
+    ]
     vectors = weighted_words(said)
     assert vectors.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 0, 0])
-    assert np.allclose(vectors[0], vectors[1]), "order and case do not count"
-    assert vectors[0] @ vectors[2] < 0.3
+    assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 1, 0, 0, 0])
+    assert np.allclose(vectors[0], vectors[1]), "order, case and numbers do not count"
+    assert np.allclose(vectors[2], vectors[3]), "nor do words of one text alone"
+    assert abs(vectors[0] @ vectors[2]) < 0.3
     common = [*[f"the {word}" for word in "abcdefgh"], "the cat", "a cat"]
     alike = weighted_words(common)
     assert alike[8] @ alike[9] > alike[8] @ alike[0], "a rare word says more than a common one"
@@ -130,4 +142,5 @@ def test_settings_that_would_do_nothing() -> None:
     with pytest.raises(RecipeError):
         recipes.load({"model": "m", "data": {"train": "x", "subset": 1}})
     spec = recipes.load({"model": "m", "data": {"train": "x", "subset": 7}})
-    assert recipes.load(spec.resolved()).data.subset == 7
+    assert spec.data.subset == SubsetSpec(rows=7)
+    assert recipes.load(spec.resolved()) == spec

@@ -101,17 +101,21 @@ def test_a_busy_address_is_asked_again(status: int) -> None:
     with serving(answer) as server:
         assert writer(server).answers(questions(1)) == ["said ask 0"]
         assert len(server.seen) == 3
+        server.seen.clear()
+        new = [Question((Turn("user", "new"),), 5, ())]
         with pytest.raises(UserError, match=rf"answered {status}: busy"):
-            server.seen.clear()
-            writer(server, retries=1).answers([Question((Turn("user", "new"),), 5, ())])
+            writer(server, retries=1).answers(new)
         assert len(server.seen) == 2
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404])
 def test_a_refusal_is_not_repeated(status: int) -> None:
-    with serving(lambda *_: Reply(status=status, body="no", headers={"Location": "/"})) as server:
-        with pytest.raises(UserError, match=f"answered {status}: no") as caught:
-            writer(server).answers(questions(1))
+    reply = Reply(status=status, body="no", headers={"Location": "/"})
+    with (
+        serving(lambda *_: reply) as server,
+        pytest.raises(UserError, match=f"answered {status}: no") as caught,
+    ):
+        writer(server).answers(questions(1))
     assert len(server.seen) == 1
     [fault] = caught.value.faults
     assert fault.place == server.url
@@ -225,7 +229,7 @@ def test_nobody_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with pytest.raises(UserError, match="cannot be reached: .*refused"):
+        with pytest.raises(UserError, match=r"cannot be reached: .*refused"):
             RemoteWriter(GeneratorSpec(model="m", url=url), lambda _: None).answers(questions(1))
 
 

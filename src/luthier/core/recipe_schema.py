@@ -11,7 +11,7 @@ from luthier.core import kinds
 from luthier.core.recipe_values import DEFAULT_KINDS
 
 #: What a stage may override.
-_STAGED = ("model", "objective", "method", "data", "training", "evaluation")
+_STAGED = ("model", "objective", "method", "data", "training", "evaluation", "retain")
 
 
 def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -44,6 +44,13 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
             "anyOf": [{"type": "array", "items": {"anyOf": steps}}, {"type": "string"}],
             "default": [],
         }
+    retain = parts["RetainSpec"]["properties"]
+    objectives = [*_choices("objectives", parts, needs_kind=True), {"type": "null"}]
+    retain["objective"] = {**_described(retain["objective"]), "anyOf": objectives, "default": None}
+    properties["retain"] = {
+        **properties["retain"],
+        "anyOf": [*retain["rows"]["anyOf"], *properties["retain"]["anyOf"]],
+    }
     properties["model"] = {
         **_described(properties["model"]),
         "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelSpec"}],

@@ -16,6 +16,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Format, KindConfig
 from luthier.core.errors import DataError, Fault
 from luthier.core.findings import Code, Findings
+from luthier.core.recipe_sources import Reading
 from luthier.core.records import Origin, Record, Row
 from luthier.data.checks import reading, shapes
 from luthier.data.checks._all import FOLDER, Checks
@@ -61,6 +62,8 @@ class Ask:
         tokens: how a recipe makes tokens of records; they are then all kept.
         timeout: seconds to wait for a source that gives nothing.
         by_row: whether :attr:`Findings.rows` is kept.
+        readings: how each side is read where they are not read alike; then ``format``,
+            ``columns`` and ``limit`` have no say.
     """
 
     sides: Sequence[tuple[str, Any]]
@@ -77,6 +80,13 @@ class Ask:
     tokens: Callable[[Sequence[Record]], Tokens] | None = None
     timeout: float = 300.0
     by_row: bool = False
+    readings: Sequence[Reading] = ()
+
+    def reading(self, number: int) -> Reading:
+        """How a side is read."""
+        if self.readings:
+            return self.readings[number]
+        return Reading(self.sides[number][1], self.format, self.columns, self.limit)
 
 
 @dataclass
@@ -193,12 +203,16 @@ class _Pass:
         )
         self._checks = Checks(self._known, self.findings)
         self._groups: dict[Origin, Any] = {}
+        self._how = Reading(None)
+        self._entry_of: dict[str, int] = {}
         self._total = sum(os.path.getsize(f) for _, v in ask.sides for f in _present(v))
 
     def run(self) -> _Pass:
         """Everything, in order."""
-        for name, value in self._ask.sides:
-            for source in stream(value, limit=self._ask.limit, watch=self._watch):
+        for number, (name, value) in enumerate(self._ask.sides):
+            how = self._how = self._ask.reading(number)
+            for source in stream(value, limit=how.limit, watch=self._watch, memory=how.memory):
+                self._entry_of[source.name] = number
                 self._source(SourceSeen(source.name, name), source.items)
         if self._ask.tokens is not None:
             self._as_trained()
@@ -227,9 +241,9 @@ class _Pass:
     def _format(self, first: Sequence[Row], seen: SourceSeen) -> Format | None:
         if not first:
             return None
-        ask = self._ask
+        how = self._how
         try:
-            fmt, seen.format = recognise(first, ask.format, ask.accept, ask.columns)
+            fmt, seen.format = recognise(first, how.format, self._ask.accept, how.columns)
         except DataError as error:
             # What follows the first names single rows, which reading them will name again.
             self.findings.add(reading.finding(error.faults[0]))
@@ -250,7 +264,7 @@ class _Pass:
             if self._total and seen.rows % _TICK == 0:
                 share = min(1.0, self._watch.taken / self._total)
                 self._progress(share, f"{len(self._known.places):,} rows")
-            yield rename(item, self._ask.columns)
+            yield rename(item, self._how.columns)
 
     def _row(self, row: Row, fmt: Format | None, seen: SourceSeen) -> None:
         number = self._known.places.add(row.origin.line, seen.split)
@@ -303,7 +317,9 @@ class _Pass:
         known = self._known
         ask, records = self._ask, [record for _, record in known.records]
         try:
-            held = hold_out(records, ask.held_out, ask.seed, ask.group, self._groups).held
+            numbers = [self._entry_of[record.origin.source] for record in records]
+            sources = numbers if ask.readings else None
+            held = hold_out(records, ask.held_out, ask.seed, ask.group, self._groups, sources).held
         except DataError as error:
             for fault in error.faults:
                 place = fault.place or known.places.sources[0]

@@ -37,6 +37,7 @@ def hold_out(
     seed: int,
     group: str | None,
     values: Mapping[Origin, Any],
+    sources: Sequence[int] | None = None,
 ) -> Held:
     """Sets a share of the rows aside for validation; see :func:`luthier.data.split.split`.
 
@@ -50,24 +51,25 @@ def hold_out(
         group: a column's name, ``near_duplicates``, ``none`` for equal rows alone, or ``None``
             for near duplicates as far as that leaves something to hold out.
         values: of that column by row.
+        sources: each record's source in a mixture, which gives its share of its own.
 
     Raises:
         DataError: nothing is left on one side, or no row has the column.
     """
     if group == NONE or len(records) < 2:
-        return Held(*split(records, share, seed), "")
+        return Held(*split(records, share, seed, sources=sources), "")
     with near(records) as alike:
         clusters = alike.clusters()
         if group not in (None, NEAR):
             for first, second in by_column(records, str(group), values):
                 clusters.link(first, second)
         try:
-            return _drawn(records, share, seed, clusters, alike, group)
+            return _drawn(records, share, seed, clusters, alike, group, sources)
         except DataError:
             if group is not None:
                 raise
     return Held(
-        *split(records, share, seed),
+        *split(records, share, seed, sources=sources),
         "rows are too alike to keep near duplicates on one side: what is held out resembles what "
         "is learned",
     )
@@ -80,11 +82,12 @@ def _drawn(
     clusters: Clusters,
     alike: Near,
     group: str | None,
+    sources: Sequence[int] | None,
 ) -> Held:
     """Drawn again with every pair that was found on two sides linked, until there is none."""
     for _ in range(_DRAWS):
         roots = clusters.roots()
-        train, held = split(records, share, seed, roots)
+        train, held = split(records, share, seed, roots, sources)
         apart = list(alike.across(held))
         if not apart:
             break

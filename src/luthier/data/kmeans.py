@@ -1,4 +1,4 @@
-"""Clusters of vectors, in numpy: k-means++ seeds, Lloyd's steps, mini-batches where rows are many.
+"""Clusters of vectors, in numpy: seeds by distance, Lloyd's steps, mini-batches for many rows.
 
 ``N`` rows, ``K`` clusters, ``H`` columns.
 """
@@ -12,6 +12,8 @@ from luthier.core.records import Floats, Ints
 
 #: Rows up to which every step takes all of them; rows of a mini-batch; steps, and last ones of all.
 _WHOLE, _BATCH, _STEPS, _LAST = 20_000, 4_096, 25, 3
+#: Of the squared distance, in the weights of the seeds: 1 is k-means++, more is nearer the farthest.
+_POWER = 3
 #: Rows among which the seeds are drawn, and rows compared at once.
 _SEEDED, _AT_ONCE = 20_000, 8_192
 
@@ -19,9 +21,11 @@ _SEEDED, _AT_ONCE = 20_000, 8_192
 def clusters(vectors: Floats, count: int, seed: int) -> Ints:
     """The cluster of every row, ``[N]``; the same for the same arguments.
 
-    Minimises the squared distances to the clusters' means: seeds by k-means++ (Arthur &
-    Vassilvitskii 2007), then Lloyd's steps (Lloyd 1982); beyond 20,000 rows mini-batches (Sculley
-    2010) and three steps of all.
+    Minimises the squared distances to the clusters' means by Lloyd's steps (Lloyd 1982); beyond
+    20,000 rows by mini-batches (Sculley 2010) and three steps of all. Seeds are drawn by a power
+    of their distance to the ones before (Balcan et al. 2018, arXiv 1809.06987), the sixth: with
+    the second, which is k-means++ (Arthur & Vassilvitskii 2007), few rows that lie apart from all
+    others seldom get one.
 
     Args:
         vectors: ``[N, H]``.
@@ -48,17 +52,17 @@ def clusters(vectors: Floats, count: int, seed: int) -> Ints:
 
 
 def _seeds(vectors: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Rows, each drawn with the squared distance to the nearest one before as its weight."""
+    """Rows, each drawn by its distance to the nearest one before."""
     chosen = [int(rng.integers(len(vectors)))]
     distances = np.full(len(vectors), np.inf)
     while len(chosen) < min(count, len(vectors)):
         apart = ((vectors - vectors[chosen[-1]]) ** 2).sum(axis=1, dtype=np.float64)
         distances = np.minimum(distances, apart)
         distances[chosen] = 0
-        total = distances.sum()
-        if total <= 1e-9:  # every row is one of the seeds
+        if distances.max() <= 1e-9:  # every row is one of the seeds
             break
-        chosen.append(int(rng.choice(len(vectors), p=distances / total)))
+        weights = (distances / distances.max()) ** _POWER
+        chosen.append(int(rng.choice(len(vectors), p=weights / weights.sum())))
     return vectors[chosen].copy()
 
 

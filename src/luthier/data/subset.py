@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
@@ -17,6 +18,7 @@ from luthier.data.words_hashed import U64, mixed, words_of
 
 Say = Callable[[str], None]
 
+_NUMBER = re.compile(r"\d+")
 #: Columns that hashed words are folded into; texts hashed at once; most clusters unless told.
 _COLUMNS, _TEXTS, _CLUSTERS = 512, 1 << 14, 512
 
@@ -27,6 +29,7 @@ def subset(
     seed: int,
     say: Say,
     models: DataModels | None,
+    sources: Sequence[int] | None = None,
 ) -> list[int]:
     """Indices of the rows that are kept, in order; see :class:`SubsetSpec`.
 
@@ -36,16 +39,17 @@ def subset(
         seed: another one draws other rows.
         say: takes a line for the user.
         models: opens the encoder where ``spec`` names one.
+        sources: each row's entry in a mixture, which keeps its share among classes.
     """
     if spec.by == "classes":
-        return split(records, spec.rows / len(records), seed)[1]
+        return split(records, spec.rows / len(records), seed, sources=sources)[1]
     texts = [whole(record) for record in records]
     if spec.model is None:
         vectors = weighted_words(texts)
     else:
         assert models is not None, "nothing opens the encoder"
         vectors = models.embed(spec.model, texts, say)
-    wanted = min(spec.clusters or max(2, min(spec.rows // 4, _CLUSTERS)), spec.rows)
+    wanted = min(spec.clusters or max(2, min(spec.rows // 2, _CLUSTERS)), spec.rows)
     owner = clusters(vectors, wanted, seed)
     sizes = np.bincount(owner)
     how = f"vectors of {spec.model}" if spec.model else "weighted words"
@@ -84,11 +88,12 @@ def weighted_words(texts: Sequence[str]) -> Floats:
 
     ``(1 + log tf) * (1 + log((1 + N) / (1 + df)))`` (Sparck Jones 1972; Salton & Buckley 1988),
     each word added to one column with a sign of its own (Weinberger et al. 2009, arXiv
-    0902.2206). A text without a word is the zero vector.
+    0902.2206). Numbers, and words of one text alone, make no texts alike and are left out; a text
+    without any other word is the zero vector.
     """
     parts = [_counted(texts[at : at + _TEXTS]) for at in range(0, len(texts), _TEXTS)]
     known, met = np.unique(np.concatenate([keys for _, keys, _ in parts]), return_counts=True)
-    inverse = 1 + np.log((1 + len(texts)) / (1 + met))
+    inverse = np.where(met > 1, 1 + np.log((1 + len(texts)) / (1 + met)), 0)
     vectors = np.zeros((len(texts), _COLUMNS), dtype=np.float32)
     for number, (rows, keys, counts) in enumerate(parts):
         weights = (1 + np.log(counts)) * inverse[np.searchsorted(known, keys)]
@@ -103,7 +108,7 @@ def weighted_words(texts: Sequence[str]) -> Floats:
 
 def _counted(texts: Sequence[str]) -> tuple[Ints, U64, Ints]:
     """Of each text its different words, and how often each stands in it."""
-    hashes, rows = words_of(texts)
+    hashes, rows = words_of([_NUMBER.sub(" ", text) for text in texts])
     order = np.lexsort((hashes, rows))
     hashes, rows = hashes[order], rows[order]
     fresh = np.ones(len(hashes), dtype=bool)

@@ -19,6 +19,7 @@ from luthier.core.rundir import RunDir
 from luthier.models import heads
 from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
+from luthier.models.layers import student
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
@@ -127,14 +128,12 @@ def load(
             cure="export it merged and start from that, or start from its base",
         )
     module, said = _weights(base, options, head or own, seed, spec.dropout)
-    home = (
-        where
-        if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
-        else base
-    )
-    tokenizer = _tokenizer(home, options)
+    tokenizer = tokenizer_of(spec)
     if where.kind == "adapter" and adapter:
         module = _adapter(module, where.name)
+    if spec.layers is not None:
+        module = student(module, spec.layers)
+        said.append(f"{module.config.num_hidden_layers} of the model's layers: {spec.layers}")
     module.to(device or torch.device("cpu"))
     if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
         classifier = ClassifierModel(module)
@@ -161,7 +160,7 @@ def _found(spec: ModelSpec) -> tuple[Where, Where, dict[str, Any]]:
     """Where a model lies, where its base does, and the options to load that with."""
     assert spec.name is not None
     where = locate(spec.name)
-    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     options = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -177,6 +176,17 @@ def tokenizer_at(where: Where) -> Any:
         UserError: there is none, or it cannot be reached.
     """
     return _tokenizer(where, {"local_files_only": where.kind != "hub"})
+
+
+def tokenizer_of(spec: ModelSpec) -> Any:
+    """The tokenizer of a pretrained model: an adapter's own, or its base's.
+
+    Raises:
+        UserError: there is none, or it cannot be reached.
+    """
+    where, base, options = _found(spec)
+    own = where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
+    return _tokenizer(where if own else base, options)
 
 
 def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
@@ -258,7 +268,12 @@ def _folder(path: Path) -> Where:
     raise RecipeError(f"'{path}' holds no model: neither config.json nor adapter_config.json")
 
 
-def _base_of(adapter: Path) -> Where:
+def base_of(adapter: Path) -> Where:
+    """What an adapter stands on.
+
+    Raises:
+        UserError: it does not say.
+    """
     note = read_note(adapter).get("base")
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     name = note if note and note.startswith("builtin:") else config.get("base_model_name_or_path")
