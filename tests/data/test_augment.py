@@ -267,3 +267,18 @@ def test_asked_is_what_is_read() -> None:
     )
     assert asked(talk).endswith("\nq")
     assert "r" not in asked(talk).split("\n")
+
+
+def test_made_rows_belong_to_their_rows_entry_of_a_mixture(tmp_path: Path) -> None:
+    for name, first in (("a", 0), ("b", 40)):
+        lines = [json.dumps(row) + "\n" for row in rows(80)[first : first + 40]]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    mixture = [{"source": str(tmp_path / f"{name}.jsonl")} for name in "ab"]
+    data = {"mixture": mixture, "validation": 0.2, "augment": "word_swap"}
+    recipe = recipes.load({"model": "m", "objective": "classification", "data": data})
+    objective = kinds.build("objectives", recipe.objective)
+    train, _ = read_parts(recipe.data, objective, 0, lambda _: None)
+    assert train.entries is not None
+    for record, entry in zip(train.records, train.entries, strict=True):
+        assert ("a.jsonl" in record.origin.source) == (entry == 0)
+    assert len(made(train)) == len(real(train))

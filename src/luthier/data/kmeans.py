@@ -12,7 +12,7 @@ from luthier.core.records import Floats, Ints
 
 #: Rows up to which every step takes all of them; rows of a mini-batch; steps, and last ones of all.
 _WHOLE, _BATCH, _STEPS, _LAST = 20_000, 4_096, 25, 3
-#: Of the squared distance, in the weights of the seeds: 1 is k-means++, more is nearer the farthest.
+#: Of the squared distance, in the weights of the seeds: 1 is k-means++, more seeks what lies apart.
 _POWER = 3
 #: Rows among which the seeds are drawn, and rows compared at once.
 _SEEDED, _AT_ONCE = 20_000, 8_192
