@@ -103,7 +103,7 @@ def embed(model: ClassifierModel, texts: Sequence[str], codec: Any) -> tuple[Flo
     """Texts as pooled states of length one, ``[texts, H]``, and what was cut, in words."""
     examples, notices = text_examples(texts, codec)
     found: dict[int, Floats] = {}
-    for indices, batch in _batches(model, examples):
+    for indices, batch in batches(model, examples):
         segments = torch.arange(len(indices), device=model.device)
         pooled = model.pooled(batch, model.hidden(batch), segments).float()
         rows = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
