@@ -104,10 +104,10 @@ def written_out(
     for change in flat:
         bound = change.abs().sort(descending=True).values[round(keep * len(change)) - 1]
         trimmed.append(torch.where(change.abs() >= bound, change, 0.0))
-    sign = sum(c * v for c, v in zip(trimmed, votes, strict=True)).sign()
+    sign = torch.stack([c * v for c, v in zip(trimmed, votes, strict=True)]).sum(0).sign()
     agrees = [(c.sign() == sign) & (c != 0) for c in trimmed]
     total = sum(c * v * a for c, v, a in zip(trimmed, votes, agrees, strict=True))
-    weight = sum(v * a for v, a in zip(votes, agrees, strict=True))
+    weight = torch.stack([v * a for v, a in zip(votes, agrees, strict=True)]).sum(0)
     merged = scale * total / weight.clamp_min(1e-12)
     out, at = {}, 0
     for name in names:
@@ -186,7 +186,7 @@ def test_models_that_do_not_belong_together_are_refused(three: list[Path], tmp_p
     text = json.loads((shuffled / "tokenizer.json").read_text())
     text["model"]["vocab"] = {k: 359 - v for k, v in text["model"]["vocab"].items()}
     (shuffled / "tokenizer.json").write_text(json.dumps(text))
-    for models, settings, reason in (
+    cases: Any = (
         ([three[1], small], {}, "intermediate_size is"),
         ([three[1], shuffled], {}, "tokens other numbers"),
         ([three[1], other], {"method": "ties"}, "different bases"),
@@ -199,7 +199,8 @@ def test_models_that_do_not_belong_together_are_refused(three: list[Path], tmp_p
         (three[1:], {"method": {"kind": "average", "keep": 0.3}}, "'keep'"),
         (three[1:], {"method": "soup"}, "unknown"),
         (["somebody/model", three[1]], {}, "no folder here"),
-    ):
+    )
+    for models, settings, reason in cases:
         with pytest.raises(RecipeError, match=reason):
             combine(models, tmp_path / "out", say=quietly, **settings)
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,8 @@ from typing import Any
 
 from luthier.combine import _adapters, _full
 from luthier.core import kinds
-from luthier.core.contracts import Combination, KindConfig
+from luthier.core.contracts import KindConfig
+from luthier.core.contracts_weights import Combination
 from luthier.core.errors import RecipeError
 from luthier.models.load import Where, locate
 

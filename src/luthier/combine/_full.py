@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from luthier.core.contracts import Combination
+from luthier.core.contracts_weights import Combination
 from luthier.core.errors import RecipeError
 from luthier.models.heads import HEAD_FILE
 from luthier.models.load import NOTE, locate, read_note, save_note
@@ -89,7 +89,7 @@ def combine(
         if way.needs_base:
             way.survey(changes, len(models))
         made = (
-            (name, _one([m[name] for m in models], start and start[name], shares, way))
+            (name, _one([m[name] for m in models], start[name] if start else None, shares, way))
             for name in names
         )
         _write(made, output)

@@ -19,16 +19,20 @@ class Average:
 
     Args:
         parameters: name -> what is trained; the average starts as it stands.
-        decay: d, of the recipe.
+        decay: d, of the recipe; where it is unset, there is no average and nothing here does
+            anything.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay = parameters, decay
-        self.values = {name: p.detach().clone() for name, p in parameters.items()}
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float | None) -> None:
+        self._parameters = {} if decay is None else parameters
+        self._decay = decay
+        self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
         """Takes the weights in, after so many updates."""
+        if self._decay is None:
+            return
         share = 1 - min(self._decay, (updates + 1) / (updates + 10))
         for name, value in self.values.items():
             value.lerp_(self._parameters[name].detach(), share)
@@ -50,10 +54,10 @@ class Average:
             parameter.copy_(self.values[name])
 
     @torch.no_grad()
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """What a checkpoint kept."""
+    def load(self, kept: Mapping[str, Tensor] | None) -> None:
+        """What a checkpoint kept; the weights as they stand where it kept none."""
         for name, value in self.values.items():
-            value.copy_(values[name])
+            value.copy_((self._parameters if kept is None else kept)[name])
 
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -114,8 +113,7 @@ class Loop:
         self.optimizer = optim.make_optimizer(
             self.spec, self.method.param_groups(module), self.peak
         )
-        decay = self.spec.ema
-        self._average = None if decay is None else Average(self.parameters, decay)
+        self._average = Average(self.parameters, self.spec.ema)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
         total = self.data.total
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
@@ -131,9 +129,7 @@ class Loop:
         self.state, scaler = checkpoint.load(
             folder, self.parameters, self.optimizer, moments=moments
         )
-        kept = checkpoint.load_average(folder)
-        if self._average is not None:
-            self._average.load(self.parameters if kept is None else kept)
+        self._average.load(checkpoint.load_average(folder))
         self.backend.load_state(scaler)
         self._recent.load_state(self.state.recent)
         self._trend.load_state(self.state.trend)
@@ -151,7 +147,7 @@ class Loop:
         """
         with self._writer:
             ended = self._train()
-        if self._average is not None and ended == "finished":
+        if ended == "finished":
             self._average.take()
         self.backend.barrier()
         return ended
@@ -202,7 +198,7 @@ class Loop:
         with memory.fatal("in the optimizer's update"):
             backend.update(self.optimizer, healthy=healthy)
         state.step += 1
-        if self._average is not None and healthy:
+        if healthy:
             self._average.update(state.step - state.skipped)
         state.tokens += sum(sizes)
         seconds = time.perf_counter() - start
@@ -247,7 +243,7 @@ class Loop:
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
         batches = [self.data.collate(each) for each in chosen]
-        key = (self.spec.seed, self.state.step)
+        alpha, key = self.spec.neftune_alpha, (self.spec.seed, self.state.step)
         mine: dict[str, float] = {}
         for batch in batches:
             for name, weight in self.objective.weights(batch).items():
@@ -257,9 +253,7 @@ class Loop:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with self.backend.accumulating(self.wrapped, last=last):
-                noisy = noise(
-                    self.spec.neftune_alpha, self.models.policy, batch, chosen[number], key
-                )
+                noisy = noise(alpha, self.models.policy, batch, chosen[number], key)
                 with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
                 self.backend.backward(terms, weights)
@@ -275,7 +269,7 @@ class Loop:
         module = self.models.policy.module
         module.eval()
         sizes = [e.size for e in self.data.validation]
-        with nullcontext() if self._average is None else self._average.swapped():
+        with self._average.swapped():
             sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
         module.train()
         sums, weights = self.backend.totals(sums), self.backend.totals(weights)
@@ -318,7 +312,7 @@ class Loop:
         self.state.recent, self.state.trend = self._recent.state(), self._trend.state()
         if self.backend.main:
             scaler = self.backend.state()
-            average = None if self._average is None else self._average.values
+            average = self._average.values or None
             self._writer.save(self.state, self.parameters, self.optimizer, scaler, average)
 
     def _last_saved(self) -> Path | None:
@@ -328,19 +322,7 @@ class Loop:
         return saved[-1][1] if saved else None
 
     def _log_step(self) -> None:
-        state = self.state
-        figures = self._recent.figures()
-        self._log(
-            {
-                "kind": "step",
-                "epoch": round(state.step / self.data.per_epoch, 4),
-                "tokens": state.tokens,
-                **figures,
-                "memory": self.backend.memory(),
-                "seconds": round(state.seconds, 3),
-                "skipped": state.skipped,
-            }
-        )
+        self._log(self._recent.line(self.state, self.data.per_epoch, self.backend.memory()))
 
     def _log(self, event: Mapping[str, Any]) -> None:
         if self.backend.main:

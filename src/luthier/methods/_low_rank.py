@@ -36,6 +36,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if name is None:
         return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
     base = layer.base_layer
+    weight: Any
     if is_quantized(base):
         weight = partial(dequantized, base)
     else:

@@ -146,7 +146,8 @@ def inner_of(model: nn.Module) -> Any:
 def task(model: nn.Module) -> dict[str, Any]:
     """What peft must know of the heads: its own kinds of models save and exclude them."""
     if heads := list(head_names(model)):
-        return {"task_type": "SEQ_CLS", "modules_to_save": heads, "exclude_modules": heads}
+        kind = getattr(model, "adapter_task", "SEQ_CLS")
+        return {"task_type": kind, "modules_to_save": heads, "exclude_modules": heads}
     if hasattr(model, "prepare_inputs_for_generation"):
         return {"task_type": "CAUSAL_LM"}
     return {"task_type": "FEATURE_EXTRACTION"}

@@ -16,9 +16,12 @@ from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
-from luthier.models import adapters, heads, new_tokens, quantized
-from luthier.models.heads import ClassifierModel, PooledClassifier
+from luthier.models import adapters, new_tokens, quantized, worlds
+from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
+from luthier.models.layers import student
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel
 from luthier.ops.quantized import exact, nbytes, numel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
@@ -51,7 +54,7 @@ class Loaded:
         new_tokens: what was added to the base's tokenizer.
     """
 
-    model: CausalModel | ClassifierModel
+    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
@@ -65,12 +68,8 @@ class Loaded:
 
     @property
     def head(self) -> Head | None:
-        """The classification head, ``None`` of a language model."""
-        model = self.model
-        if isinstance(model, CausalModel):
-            return None
-        labels = model.labels
-        return Head("classification", len(labels), model.pooling, labels, model.problem_type)
+        """The head beside the language model's, ``None`` of a language model."""
+        return self.model.head
 
 
 def locate(name: str, *, weights: bool = True) -> Where:
@@ -116,7 +115,7 @@ def load(
         spec: name, or the recipe's model part.
         device: where to put it; the CPU if unset.
         adapter: whether an adapter is put on its base; without it the base alone is loaded.
-        head: a classification head that is wanted; if unset, the one that the model has.
+        head: a head that is wanted; if unset, the one that the model has.
         seed: of a fresh head's weights.
         quantize: whether the base's matrices are put into four bits; if unset, as the run that
             the name leads to was trained.
@@ -127,9 +126,10 @@ def load(
     spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
     where, base, options = _found(spec)
     own = _adapter_head(where) if where.kind == "adapter" else None
-    if own is not None and head is not None and head.labels != own.labels:
+    if own is not None and head is not None and (head.kind, head.labels) != (own.kind, own.labels):
+        other = "classifies into other classes" if head.kind == own.kind else "has another head"
         raise RecipeError(
-            f"the adapter '{spec.name}' classifies into other classes",
+            f"the adapter '{spec.name}' {other}",
             cure="export it merged and start from that, or start from its base",
         )
     kept = read_note(Path(where.name)).get("quantized") if where.kind == "adapter" else None
@@ -139,13 +139,8 @@ def load(
             f"'{spec.name}' began as what rounding took from its base, which cannot be continued",
             cure="luthier export it merged and start from that, or set method: lora",
         )
-    module, said = _weights(base, options, head or own, seed, spec.dropout, packed)
-    home = (
-        where
-        if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
-        else base
-    )
-    tokenizer = _tokenizer(home, options)
+    module, said, found = _weights(base, options, head or own, seed, spec.dropout, packed)
+    tokenizer = tokenizer_of(spec)
     own_tokens = read_note(Path(where.name)).get("new_tokens", []) if where is not base else []
     new_tokens.add(module, _tokenizer(base, options), own_tokens)  # their rows, as they began
     wanted = new_tokens.read(spec.new_tokens)
@@ -155,16 +150,19 @@ def load(
         module = adapters.put_on(module, where.name)
         if packed and kept is not None and kept["covers_rounding"]:
             quantized.keep_first_half(module)
+    if spec.layers is not None:
+        module = student(module, spec.layers)
+        said.append(f"{module.config.num_hidden_layers} of the model's layers: {spec.layers}")
     module.to(device or torch.device("cpu"))
-    if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
-        classifier = ClassifierModel(module)
-        classifier.check()
-        return Loaded(classifier, tokenizer, spec.name or "", said, added)
+    if found is not None:
+        headed = worlds.WORLDS[found.kind].model(module)
+        headed.check()
+        return Loaded(headed, tokenizer, spec.name or "", said, added)
     return Loaded(CausalModel(module), tokenizer, spec.name or "", said, added)
 
 
 def known_head(spec: ModelSpec) -> Head | None:
-    """The classification head that a pretrained model comes with; no weight is loaded.
+    """The head beside the language model's that a pretrained model has; no weight is loaded.
 
     Raises:
         UserError: there is no such model.
@@ -174,14 +172,14 @@ def known_head(spec: ModelSpec) -> Head | None:
     where, base, options = _found(spec)
     if where.kind == "adapter":
         return _adapter_head(where)
-    return heads.kept(base.name, _config(base, options, None))
+    return worlds.kept(base.name, _config(base, options, None))
 
 
 def _found(spec: ModelSpec) -> tuple[Where, Where, dict[str, Any]]:
     """Where a model lies, where its base does, and the options to load that with."""
     assert spec.name is not None
     where = locate(spec.name)
-    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     options = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -197,6 +195,17 @@ def tokenizer_at(where: Where) -> Any:
         UserError: there is none, or it cannot be reached.
     """
     return _tokenizer(where, {"local_files_only": where.kind != "hub"})
+
+
+def tokenizer_of(spec: ModelSpec) -> Any:
+    """The tokenizer of a pretrained model: an adapter's own, or its base's.
+
+    Raises:
+        UserError: there is none, or it cannot be reached.
+    """
+    where, base, options = _found(spec)
+    own = where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
+    return _tokenizer(where if own else base, options)
 
 
 def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
@@ -283,7 +292,12 @@ def _folder(path: Path) -> Where:
     raise RecipeError(f"'{path}' holds no model: neither config.json nor adapter_config.json")
 
 
-def _base_of(adapter: Path) -> Where:
+def base_of(adapter: Path) -> Where:
+    """What an adapter stands on.
+
+    Raises:
+        UserError: it does not say.
+    """
     note = read_note(adapter).get("base")
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     name = note if note and note.startswith("builtin:") else config.get("base_model_name_or_path")
@@ -314,18 +328,20 @@ def _weights(
     seed: int,
     dropout: float | None,
     packed: bool,
-) -> tuple[nn.Module, list[str]]:
+) -> tuple[nn.Module, list[str], Head | None]:
+    """The module, what was decided on the way, and its head where it is no language model."""
     from transformers import AutoModelForCausalLM
 
     config = _config(where, options, dropout)
-    head = head or heads.kept(where.name, config)
+    head = head or worlds.kept(where.name, config)
     module: nn.Module
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             if head is not None:
-                module, said = heads.build(where.name, head, options, config, seed)
-                return (quantized.packed(module) if packed else module), said
+                build = worlds.WORLDS[head.kind].build
+                module, said = build(where.name, head, options, config, seed)
+                return (quantized.packed(module) if packed else module), said, head
             if packed:
                 options = {**options, **quantized.options(config)}
             module, found = AutoModelForCausalLM.from_pretrained(
@@ -342,7 +358,7 @@ def _weights(
         exact(module)
     fresh = sorted(found["missing_keys"])
     said = [f"{len(fresh)} weights are not in the files and start fresh: {', '.join(fresh[:5])}"]
-    return module, said if fresh else []
+    return module, said if fresh else [], None
 
 
 def _adapter_head(where: Where) -> Head | None:

@@ -11,9 +11,10 @@ from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
 from luthier.models import heads, new_tokens
-from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
-from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+from luthier.models.layers import shortened
+from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
+from luthier.models.worlds import WORLDS
 from luthier.ops.quantized import peft
 
 
@@ -26,7 +27,7 @@ def skeleton(
         spec: the recipe's model part.
         tokenizer: of a model from scratch.
         seed: of a model from scratch.
-        head: a classification head that is wanted.
+        head: a head that is wanted.
 
     Raises:
         UserError: not found, or no model with the wanted head.
@@ -36,20 +37,18 @@ def skeleton(
             return from_scratch(spec, tokenizer, seed)
     assert spec.name is not None
     where = locate(spec.name)
-    folder = Path(where.name)
-    base = _base_of(folder) if where.kind == "adapter" else where
-    own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     module = _empty(base.name, spec, head)
-    if where.kind == "adapter":
+    if where.kind == "adapter" and spec.layers is None:
         with torch.device("meta"):
             asked = peft().PeftConfig.from_pretrained(where.name)
             if isinstance(module, heads.PooledClassifier):
                 module.trunk = peft().get_peft_model(module.trunk, asked)
             else:
                 module = peft().get_peft_model(module, asked)
-    known = tokenizer_at(where if own else base)
+    known = tokenizer_of(spec)
     said = new_tokens.add(module, known, new_tokens.read(spec.new_tokens))
-    model = ClassifierModel(module) if head is not None else CausalModel(module)
+    model = CausalModel(module) if head is None else WORLDS[head.kind].model(module)
     return Loaded(model, known, spec.name, said)
 
 
@@ -61,8 +60,11 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
         options["revision"] = spec.revision
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=spec.offline, **options)
+        if spec.layers is not None:
+            config, _ = shortened(config, spec.layers)
         if head is not None:
-            return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
+            options["local_files_only"] = spec.offline
+            return WORLDS[head.kind].empty(name, head, config, options)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code

@@ -92,14 +92,14 @@ def holds_quantized(model: nn.Module) -> bool:
 def numel(parameter: Tensor) -> int:
     """Weights that a parameter stands for, packed or not."""
     state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+    return int(parameter.numel() if state is None else torch.Size(state.shape).numel())
 
 
 def nbytes(parameter: Tensor) -> int:
     """Bytes that a parameter takes, the factors of its blocks included."""
     state = getattr(parameter, "quant_state", None)
     if state is None:
-        return parameter.nbytes
+        return int(parameter.nbytes)
     nested = state.state2.absmax.nbytes if state.nested else 0
     return int(parameter.nbytes + state.absmax.nbytes + nested)
 
@@ -113,7 +113,8 @@ def expected_bytes(model: nn.Module, *, packed: bool) -> int:
     if not packed:
         return total
     heads = getattr(model, "head_names", ())
-    counts = [cast("Any", model.get_submodule(n)).weight.numel() for n in targets(model, heads)]
+    matrices = [cast("nn.Linear", model.get_submodule(n)) for n in targets(model, heads)]
+    counts = [matrix.weight.numel() for matrix in matrices]
     return total - sum(4 * n - n // 2 - n // BLOCK - n // BLOCK // 64 for n in counts)
 
 
@@ -193,7 +194,7 @@ def exact(model: nn.Module) -> None:
     """Every quantised layer computes in the arithmetic of its input, and cannot be trained."""
     for module in model.modules():
         if is_quantized(module):
-            module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+            module.forward = MethodType(_forward, module)
         elif hasattr(module, "config") and holds_quantized(module):
             module.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks
 
