@@ -1,4 +1,4 @@
-"""The seams of data, before there is a token: rows to records, and records mended.
+"""The seams of data: rows to records, records mended, and what classes are drawn by.
 
 The other seams are in :mod:`luthier.core.contracts`.
 """
@@ -70,4 +70,22 @@ class Cleaner(Protocol):
 
     def clean(self, records: Sequence[Record]) -> Cleaned:
         """All records of one side of the data."""
+        ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """An objective whose examples may have one class each, so that classes can be balanced."""
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
         ...
