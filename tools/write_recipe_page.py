@@ -18,6 +18,7 @@ from luthier.core.recipe import (
     TrainingSpec,
 )
 from luthier.core.recipe_parts import SubsetSpec
+from luthier.core.recipe_sources import SourceSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -46,6 +47,7 @@ def page() -> str:
     for name, model in (
         ("model", ModelSpec),
         ("data", DataSpec),
+        ("data.mixture", SourceSpec),
         ("data.subset", SubsetSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
