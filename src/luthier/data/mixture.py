@@ -14,7 +14,8 @@ from math import fsum
 
 import numpy as np
 
-from luthier.core.contracts import Classed, Objective
+from luthier.core.contracts import Objective
+from luthier.core.contracts_data import Classed
 from luthier.core.errors import DataError, RecipeError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Ints
