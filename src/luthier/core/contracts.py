@@ -52,6 +52,7 @@ class Head:
             lets the kind of model decide.
         labels: the classes' names, in the order of the outputs.
         problem_type: ``single_label``, ``multi_label`` or ``regression``.
+        hidden: width of a layer between the pooled state and the outputs; ``None`` for none.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Head:
     pooling: str | None = None
     labels: tuple[str, ...] = ()
     problem_type: str | None = None
+    hidden: int | None = None
 
 
 class LanguageModel(Protocol):

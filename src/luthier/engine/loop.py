@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
-from luthier.core.records import Batch, Example
+from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint, memory, optim
 from luthier.engine.backend import Backend
@@ -49,6 +49,7 @@ class Data:
         longest: tokens of the longest example, below which no budget can go.
         collate: examples to a batch on the device.
         empty: an example of one token and no target like the one given.
+        rows: chosen training examples as one batch without tokens, where the trunk is cached.
     """
 
     train: Sequence[Example]
@@ -60,6 +61,7 @@ class Data:
     longest: int
     collate: Collate
     empty: Callable[[Example], Example]
+    rows: Callable[[Ints], Batch] | None = None
 
 
 class Wrapped(nn.Module):

@@ -68,7 +68,8 @@ class Loaded:
         if isinstance(model, CausalModel):
             return None
         labels = model.labels
-        return Head("classification", len(labels), model.pooling, labels, model.problem_type)
+        kind, width = model.problem_type, model.hidden_width
+        return Head("classification", len(labels), model.pooling, labels, kind, width)
 
 
 def locate(name: str, *, weights: bool = True) -> Where:
