@@ -345,7 +345,7 @@ def test_texts_without_a_label_teach_what_the_teacher_says(
         [str(labelled), str(bare)],
         teacher=str(expert),
     )
-    values["data"]["validation"] = [str(held), str(bare)]
+    values["data"].update(validation=[str(held), str(bare)], check="warn")
     run = luthier.train(values, quiet=True)
     assert run.metrics["accuracy"]["rows"] == 6, "only rows with a label are judged"
     assert run.metrics["accuracy"]["after"] > 0.6

@@ -11,6 +11,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Answered, Objective
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
+from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
 from luthier.models.load import Loaded
@@ -71,6 +72,8 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
     recipe, objective = settled(recipe, objective, train)
+    if recipe.data.balance is not None:
+        balanced(objective)
     seen = companions.look(recipe, objective)
     said += [each.words for each in seen.values()]
     if isinstance(objective, Answered):

@@ -52,7 +52,8 @@ class Turn:
         content: the text of the turn; an assistant's thinking stands in it, first, as
             ``<think>…</think>``.
         calls: of an assistant's turn, the tools that it calls, as a JSON list in OpenAI's shape
-            whose arguments are objects; empty where there are none.
+            whose arguments are objects; of a tool's turn the call that it answers, as a JSON object
+            of ``name`` and ``tool_call_id``; empty where there are none.
     """
 
     role: str

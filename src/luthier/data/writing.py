@@ -69,4 +69,7 @@ def _messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
 
 def _message(turn: Turn) -> dict[str, Any]:
     said: dict[str, Any] = {"role": turn.role, "content": turn.content}
-    return {**said, "tool_calls": json.loads(turn.calls)} if turn.calls else said
+    if not turn.calls:
+        return said
+    calls = json.loads(turn.calls)
+    return {**said, **(calls if turn.role == "tool" else {"tool_calls": calls})}

@@ -141,7 +141,7 @@ def _batches(
     model.module.eval()
     try:
         with torch.no_grad():
-            for indices in micro_batches(sizes, max(_TOKENS, *sizes)):
+            for indices in micro_batches(sizes, max([_TOKENS, *sizes])) if sizes else ():
                 chosen = [examples[i] for i in indices]
                 yield indices, move(collate(chosen, **model.layout), model.device)
     finally:
