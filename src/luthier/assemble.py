@@ -9,7 +9,8 @@ from typing import Any
 
 from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Answered, Method, Objective, Settling
+from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts_beside import Answered
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec

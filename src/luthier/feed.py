@@ -15,7 +15,7 @@ from luthier.assemble import Parts
 from luthier.companions import Asking
 from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
-from luthier.core.contracts_solve import Solving
+from luthier.core.contracts_beside import Solving
 from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move

@@ -13,7 +13,7 @@ from luthier import environment
 from luthier.assemble import Parts
 from luthier.core import cache
 from luthier.core.contracts import LanguageModel
-from luthier.core.contracts_solve import Solve, Solving
+from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text

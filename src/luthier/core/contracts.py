@@ -23,7 +23,7 @@ from luthier.core.codec import Codec
 from luthier.core.contracts_data import Cleaner as Cleaner
 from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored, Turn
+from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -224,29 +224,6 @@ class Accompanied(Protocol):
 
 
 @runtime_checkable
-class Answered(Protocol):
-    """An objective whose training records another model answers first, once."""
-
-    @property
-    def answerer(self) -> str:
-        """The model that answers, as a recipe names it."""
-        ...
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """How it answers: ``max_new_tokens``, ``temperature`` and the like."""
-        ...
-
-    def question(self, record: Record) -> Sequence[Turn]:
-        """What it is asked."""
-        ...
-
-    def answered(self, record: Record, answer: str) -> Record:
-        """The record with its answer."""
-        ...
-
-
-@runtime_checkable
 class FrozenColumns(Protocol):
     """An objective with columns that the steps do not change.
 
@@ -270,8 +247,10 @@ class StepStatistics(Protocol):
     def statistics(self, models: Models, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums over these batches, without gradient, under the same names on every rank.
 
-        The engine adds over ranks and puts the totals into every batch's ``step``; in validation
-        the step is all that is held out.
+        The engine adds over ranks and puts the totals into every batch's ``step``, which tells
+        from the start how many ``examples`` the step has and whether this batch is the ``whole``
+        of it; in validation the step is all that is held out. Vectors laid at their places in
+        zeros add up to all of them.
         """
         ...
 

@@ -134,6 +134,15 @@ class Tagged(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Pair(Record):
+    """Two texts that belong together, and texts that only look as if they did."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceTarget(Record):
     """A source text and what it is to become: translation, summary, rewriting."""
 
@@ -352,6 +361,7 @@ class Scored:
         references: the answers that the data give.
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
+        rank: where the right text stood among all, from 1.
     """
 
     origin: Origin
@@ -363,6 +373,7 @@ class Scored:
     references: tuple[str, ...] = ()
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
+    rank: int | None = None
 
 
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:

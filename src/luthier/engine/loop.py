@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luthier.core.contracts import Method, Objective
+from luthier.core.contracts import Method, Objective, StepStatistics
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
@@ -208,7 +208,7 @@ class Loop:
         cuts = self.data.cut(sizes, self.budget)
         batches = [self._batch(examples, c) for c in cuts[backend.rank :: backend.ranks]]
         torch.manual_seed(_step_seed(self.spec.seed, step, backend.rank))
-        return self._gradients(batches)
+        return self._gradients(batches, len(examples))
 
     @property
     def budget(self) -> int:
@@ -232,8 +232,11 @@ class Loop:
 
         return memory.retried(work, smaller)
 
-    def _gradients(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float]]:
+    def _gradients(
+        self, batches: Sequence[Batch], count: int
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
+        batches = self._with_statistics(batches, count)
         mine: dict[str, float] = {}
         for batch in batches:
             for name, weight in self.objective.weights(batch).items():
@@ -249,6 +252,18 @@ class Loop:
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return weights, {name: float(value) for name, value in sums.items()}
+
+    def _with_statistics(self, batches: Sequence[Batch], count: int) -> Sequence[Batch]:
+        """The batches with the figures of their step, of ``count`` examples on all ranks."""
+        objective = self.objective
+        if not isinstance(objective, StepStatistics):
+            return batches
+        whole = torch.tensor(self.backend.ranks == 1 and len(batches) == 1)
+        known: dict[str, Tensor] = {"examples": torch.tensor(count), "whole": whole}
+        batches = [replace(batch, step=known) for batch in batches]
+        with torch.no_grad(), self.backend.arithmetic():
+            figures = self.backend.sums(objective.statistics(self.models, batches))
+        return [replace(batch, step={**known, **figures}) for batch in batches]
 
     def _batch(self, examples: Sequence[Example], indices: Sequence[int]) -> Batch:
         chosen = [examples[i] for i in indices] or [self.data.empty(examples[0])]
@@ -272,8 +287,11 @@ class Loop:
         held_out, backend = self.data.validation, self.backend
         cuts = self.data.cut(sizes, self.budget)
         with torch.no_grad(), backend.arithmetic():
-            for indices in cuts[backend.rank :: backend.ranks]:
-                batch = self._batch(held_out, indices)
+            chosen = cuts[backend.rank :: backend.ranks]
+            batches: Iterable[Batch] = (self._batch(held_out, indices) for indices in chosen)
+            if isinstance(self.objective, StepStatistics):
+                batches = self._with_statistics(list(batches), len(held_out))
+            for batch in batches:
                 for name, weight in self.objective.weights(batch).items():
                     weights[name] = weights.get(name, 0.0) + weight
                 for name, term in self.objective.loss(self.models, batch).items():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.contracts import HeadedModel
-from luthier.core.contracts_solve import Solve
+from luthier.core.contracts_beside import Solve
 from luthier.core.records import Batch, Ints
 from luthier.engine.loop import Loop
 from luthier.engine.trunk_cache import CachedTrunk

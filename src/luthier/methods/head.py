@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
-from luthier.core.contracts_solve import Solve
+from luthier.core.contracts_beside import Solve
 from luthier.core.settings import RefusalError
 from luthier.methods._plain import PlainMethod
 from luthier.methods._snapshot import head_names, merged, reloaded

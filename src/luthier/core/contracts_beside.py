@@ -1,9 +1,12 @@
-"""What a method may promise beside its contract: that its parameters are solved for at once."""
+"""What parts may promise beside their contracts: rows answered first, parameters solved for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from luthier.core.records import Record, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +35,27 @@ class Solving(Protocol):
     @property
     def solve(self) -> Solve | None:
         """How, or ``None`` where it is trained step by step."""
+        ...
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """An objective whose training records another model answers first, once."""
+
+    @property
+    def answerer(self) -> str:
+        """The model that answers, as a recipe names it."""
+        ...
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it answers: ``max_new_tokens``, ``temperature`` and the like."""
+        ...
+
+    def question(self, record: Record) -> Sequence[Turn]:
+        """What it is asked."""
+        ...
+
+    def answered(self, record: Record, answer: str) -> Record:
+        """The record with its answer."""
         ...
