@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,13 +11,15 @@ from luthier import answers, companions
 from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.contracts_beside import Answered
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
 from luthier.data.mixture import balanced, drawing
+from luthier.data.order import generator
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
@@ -36,6 +38,9 @@ from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
 
+#: In the key of the generator that arranges held-out examples; no epoch is.
+_HELD_OUT = 2**31
+
 
 #: What the template path counts, in words.
 TEMPLATE_EVENTS = {
@@ -48,6 +53,16 @@ TEMPLATE_EVENTS = {
     "thinking_dropped": "thinking parts left out",
     "thinking_masked": "thinking parts read and not learned",
     "spurious_space": "answers where the tokenizer adds a space",
+    "words_unseen": "words of which the tokenizer leaves nothing",
+}
+
+
+#: Kind of head -> what a model with it is, and the objective for it.
+_OTHERS = {
+    "classification": ("a classifier", "classification"),
+    "token_classification": ("a classifier of tokens", "token_classification"),
+    "embedding": ("a sentence encoder", "embedding, or classification"),
+    "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 
 
@@ -104,6 +119,8 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
         first = answers.answer(first, objective, recipe.training.device, say)
     loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
@@ -115,7 +132,7 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
-            say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
+            say(describe(name, pair[1].counts, noun(objective)))
     drawn = drawing(recipe.data, objective, train[0], train[1].examples)
     kept = retained(recipe, objective, codec, say)
     if kept and kept.replayed and recipe.retain:
@@ -183,6 +200,31 @@ def encoded(
     return made
 
 
+def noun(objective: Objective) -> str:
+    """What the targets of an objective are, where its data are described."""
+    kinds_of_head = {head.kind for head in objective.heads}
+    if "lm" in kinds_of_head:
+        return "of them learned"
+    return "of them to be hidden in turn" if "masked_lm" in kinds_of_head else "labels"
+
+
+def held_out(parts: Parts) -> Sequence[Example]:
+    """The held-out examples as every measurement sees them: arranged once."""
+    if parts.validation is None:
+        return []
+    return arranged_once(parts.objective, parts.validation[1].examples, parts.recipe.training.seed)
+
+
+def arranged_once(
+    objective: Objective, examples: Sequence[Example], seed: int
+) -> Sequence[Example]:
+    """Examples arranged by a generator of their own; as they are where nothing is to change."""
+    first = list(examples[:1])
+    if objective.arrange(first, generator(seed, _HELD_OUT)) is first:
+        return examples
+    return list(objective.arrange(list(examples), generator(seed, _HELD_OUT)))
+
+
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:
     """The recipe's model, pretrained or from scratch (with a tokenizer from ``part``'s text).
 
@@ -194,9 +236,10 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     if recipe.model.architecture is None:
         loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
         if loaded.head is not None and not own:
+            what, cure = _OTHERS.get(loaded.head.kind, _OTHERS["classification"])
             raise RecipeError(
-                f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",
-                cure="name a language model, or set objective: classification",
+                f"'{recipe.model.name}' is {what}, and '{kind}' learns with a language model",
+                cure=f"name a language model, or set objective: {cure}",
             )
         return loaded
     if own:

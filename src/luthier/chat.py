@@ -42,8 +42,9 @@ class Chat:
         model = loaded.model
         if not isinstance(model, CausalModel):
             raise RecipeError(
-                f"'{loaded.name}' is a classifier: it does not talk",
-                cure="luthier.classify.Classifier.open(name).predict([text])",
+                f"'{loaded.name}' is no language model: it does not talk",
+                cure="luthier.classify.Classifier.open(name).predict([text]), or "
+                "luthier.tag.Tagger where it tags words",
             )
         note = note or {}
         self.has_template = bool(loaded.tokenizer.chat_template)

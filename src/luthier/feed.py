@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from luthier.assemble import Parts
+from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
 from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
@@ -73,7 +73,7 @@ def _on_frozen_trunk(
     def with_states(store: ExampleStore) -> ExampleStore:
         tokens = hashlib.sha256()
         for name in sorted(store.arrays):
-            if name.startswith(("token", "segment", "example")):
+            if name.startswith(("token", "segment", "example")) or name.endswith(".position"):
                 tokens.update(store.arrays[name].tobytes())
         name = cache.key(weights, tokens.hexdigest(), model.pooling, backend.precision)
         place = cache.place("trunks", name)
@@ -184,7 +184,7 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
 def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     spec = parts.recipe.training
     examples = parts.train[1].examples
-    held = parts.validation[1].examples if parts.validation else []
+    held = held_out(parts)
     order = _order(parts)
     total = total_steps(order.count, spec.batch_size, spec.epochs, spec.max_steps)
     step = _steps(parts, examples, order)

@@ -6,10 +6,10 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
-from luthier.assemble import Parts, load_model
+from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.records import Example, Record, Scored
@@ -17,6 +17,7 @@ from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
+from luthier.evaluation.masking import score_masked
 from luthier.evaluation.measure import (
     likeliest,
     measure,
@@ -26,10 +27,15 @@ from luthier.evaluation.measure import (
     text_examples,
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
+from luthier.evaluation.retrieving import score_retrieval
 from luthier.evaluation.statistics import compare
+from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load, save_note
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel
 
 Say = Callable[[str], None]
 
@@ -74,6 +80,9 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation.pad_token_id = loaded.tokenizer.pad_token_id
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
+    if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
+        width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -165,9 +174,9 @@ def _forgotten(parts: Parts, sides: Mapping[str, Side]) -> dict[str, Any] | None
 def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
     if parts.validation is None:
         return [], []
-    part, encoded = parts.validation
+    part, _ = parts.validation
     limit = parts.recipe.evaluation.rows
-    examples = encoded.examples
+    examples = held_out(parts)
     records = list(part.records[:limit])
     if limit is None:
         return list(examples), records
@@ -177,9 +186,15 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
 
 def _own_texts(parts: Parts, say: Say) -> list[Example]:
     """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
+    prompts = parts.recipe.evaluation.prompts
+    if isinstance(parts.loaded.model, MaskedModel):
+        if prompts:
+            say("evaluation.prompts: without effect, a masked language model answers nothing")
+        return []
     if parts.loaded.head is None:
         return []
-    own, notices = text_examples(parts.recipe.evaluation.prompts, parts.codec)
+    make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
+    own, notices = make(prompts, parts.codec)
     for line in notices:
         say(f"evaluation.prompts: {line}")
     return own
@@ -193,24 +208,49 @@ def _side(
     own: Sequence[Example],
 ) -> Side:
     spec = parts.recipe.evaluation
-    kept = list(parts.retained.held[1].examples) if parts.retained else []
-    if isinstance(loaded.model, ClassifierModel):
+    model = loaded.model
+    kept, known = _retained(parts)
+    if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
-        held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
-        said = score_classes(loaded.model, own, spec.prompts) if own else []
-        return Side(held, [], said, score_classes(loaded.model, kept) if kept else [])
-    losses = score_losses(loaded.model, examples, parts.codec)
-    old = score_losses(loaded.model, kept, parts.codec) if kept else []
+        held = score_classes(model, examples, [texts[e.origin] for e in examples])
+        said = score_classes(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_classes(model, kept) if kept else [])
+    if isinstance(model, TaggerModel):
+        held = score_tags(model, examples, records)
+        said = score_texts(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_tags(model, kept, known) if kept else [])
+    if isinstance(model, EmbeddingModel):
+        cosine = _cosine(parts)
+        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
+        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
+        return Side(held, [], [], old)
+    if isinstance(model, MaskedModel):
+        held = score_masked(model, examples, parts.codec, spec.samples)
+        return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
+    losses = score_losses(model, examples, parts.codec)
+    old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(
-        loaded.model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context
-    )
+    sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
     sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _cosine(parts: Parts) -> bool:
+    """Whether the lengths of vectors mean nothing."""
+    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
+
+
+def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
+    """The old rows that are measured, in tokens and as they are; none where there are none."""
+    if parts.retained is None:
+        return [], ()
+    part, encoded = parts.retained.held
+    seed = parts.recipe.training.seed
+    return list(arranged_once(parts.retained.objective, encoded.examples, seed)), part.records
 
 
 def _metric_configs(parts: Parts) -> list[Any]:
@@ -238,10 +278,11 @@ def _write(
     said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     if old:
         said["retained"] = old
-    head = parts.loaded.head
-    if head is not None:
-        names = head.labels
-        said["classes"] = class_figures(names, before.held if before else None, after.held)
+    model, earlier = parts.loaded.model, before.held if before else None
+    if isinstance(model, ClassifierModel):
+        said["classes"] = class_figures(model.labels, earlier, after.held)
+    if isinstance(model, TaggerModel):
+        said["entities"] = entity_figures(model.labels, earlier, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
@@ -279,6 +320,8 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["label"] = item.references[0] if item.references else None
                 line["predicted"] = item.answer
                 line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            elif item.rank is not None:
+                line["rank"] = item.rank
             else:
                 assert item.losses is not None
                 assert item.correct is not None
@@ -286,6 +329,9 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["tokens"] = len(item.losses)
                 line["bytes"] = item.bytes
                 line["correct"] = int(item.correct.sum())
+            if item.said_spans is not None:
+                line["entities"] = [list(astuple(each)) for each in item.spans or ()]
+                line["predicted"] = [list(astuple(each)) for each in item.said_spans]
             lines.append(line)
     return lines
 

@@ -10,6 +10,7 @@ from luthier.assemble import make_codec, scratch_tokenizer, settled
 from luthier.core import kinds
 from luthier.core.contracts import Objective
 from luthier.core.contracts_beside import Answered
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
 from luthier.data.mixture import balanced
@@ -82,6 +83,8 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     said += [*loaded.said, *codec.said]
     policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
     return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)

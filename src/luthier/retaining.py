@@ -14,6 +14,7 @@ import numpy as np
 
 from luthier.core import kinds
 from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import DataSpec, Recipe
 from luthier.core.recipe_retain import RetainSpec
@@ -67,6 +68,8 @@ def retained(
         own = kinds.build("objectives", spec.objective)
     if isinstance(own, Settling) and own.config.kind == objective.config.kind:
         own = objective  # the run's own classes, which its head has
+    if isinstance(own, Tokenized):
+        own = own.with_codec(codec)
     if mismatch := unmeasurable(objective, own):
         raise RecipeError(mismatch, cure="name another retain.objective", code="pairing")
     data = _spec(spec, recipe.data)

@@ -46,7 +46,7 @@ class Head:
     """A head that an objective needs on the trunk.
 
     Attributes:
-        kind: ``lm``, ``classification``, ``token_classification`` or ``value``.
+        kind: ``lm``, ``masked_lm``, ``classification``, ``token_classification`` or ``value``.
         classes: number of outputs, for the classification heads.
         pooling: how a whole segment becomes one vector (``mean``, ``first``, ``last``); ``None``
             lets the kind of model decide.
@@ -93,7 +93,10 @@ class HeadedModel(LanguageModel, Protocol):
     """A model with heads beside the language model's; what it has none of, it refuses."""
 
     def pooled(self, batch: Batch, hidden: Tensor, segments: Tensor) -> Tensor:
-        """Each of these segments as one vector ``[R, H]``, by the head's pooling."""
+        """Each of these segments as one vector ``[R, H]``, by the head's pooling.
+
+        Of a head that reads tokens, ``segments`` are positions, and each one's state is given.
+        """
         ...
 
     def outputs(self, head: str, rows: Tensor) -> Tensor:

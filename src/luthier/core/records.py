@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from luthier.core.tags import Entity
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 #: A target table: equally long columns. See :class:`Example`.
@@ -355,13 +357,15 @@ class Scored:
         origin: where the example stood.
         losses: ``[R]`` negative log-likelihood of each target, in nats.
         correct: ``[R]`` whether the most likely token was the target.
-        bytes: UTF-8 bytes of the text that the targets spell.
+        bytes: UTF-8 bytes of the text that the targets spell, where they spell any.
         prompt: the prompt as text, where an answer was generated.
         answer: what the model generated.
         references: the answers that the data give.
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
         rank: where the right text stood among all, from 1.
+        spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
+        said_spans: those that the model marked.
     """
 
     origin: Origin
@@ -374,6 +378,8 @@ class Scored:
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
     rank: int | None = None
+    spans: tuple[Entity, ...] | None = None
+    said_spans: tuple[Entity, ...] | None = None
 
 
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from luthier.core.rundir import RunDir, write_text
-from luthier.evaluation import report_classes
+from luthier.evaluation import report_classes, report_entities
 from luthier.evaluation import report_words as words
 from luthier.evaluation.report_data import Contents, Fields, mapping, number, read
 from luthier.evaluation.report_plots import Chart, Series, chart
@@ -139,6 +139,7 @@ def _context(run: Contents) -> dict[str, Any]:
         "forgotten": words.forgotten(run.evaluation),
         "old_rows": number(mapping(mapping(run.evaluation).get("retained")).get("rows")),
         "classes": classes,
+        "entities": report_entities.entities(run.evaluation),
         "majority": report_classes.majority(run.evaluation),
         "facts": _facts(run),
         "charts": _charts(run),

@@ -74,7 +74,12 @@ class Method(PlainMethod):
 
     def supports(self, objective: Objective) -> str | None:
         """Objectives with a head of their own."""
-        if all(head.kind == "lm" for head in objective.heads):
+        if all(head.kind == "embedding" for head in objective.heads):
+            return (
+                f"'head' trains a fresh head, and '{objective.config.kind}' has none: a text's "
+                "vector is the trunk's own; take lora or full"
+            )
+        if all(head.kind in ("lm", "masked_lm") for head in objective.heads):
             return (
                 f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "
                 "language-model head, which is pretrained: take lora or full"

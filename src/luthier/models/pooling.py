@@ -16,6 +16,8 @@ from luthier.core.records import Batch
 
 #: Where sentence-transformers keep it, and what they call it.
 FILE = "1_Pooling/config.json"
+#: In a config: how the sentence encoder pooled that the model was made of.
+NOTE = "sentence_pooling"
 MODES = {"mean": "mean_tokens", "first": "cls_token", "last": "lasttoken"}
 
 
@@ -34,10 +36,15 @@ def pool(batch: Batch, hidden: Tensor, segments: Tensor, pooling: str) -> Tensor
     return sums.index_select(0, segments) / lengths[segments, None]
 
 
-def sentence_pooling(name: str, options: dict[str, Any]) -> str | None:
-    """What a sentence encoder says of its pooling, if it is one."""
+def sentence_pooling(name: str, options: dict[str, Any], config: Any) -> str | None:
+    """What a sentence encoder says of its pooling, if it is one.
+
+    What was made of one by other training says it in its ``config``.
+    """
     from transformers.utils.hub import cached_file
 
+    if noted := getattr(config, NOTE, None):
+        return str(noted)
     keep = {k: v for k, v in options.items() if k in ("revision", "local_files_only")}
     found = cached_file(
         name,

@@ -11,10 +11,10 @@ from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
 from luthier.models import heads
-from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.layers import shortened
 from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
+from luthier.models.worlds import WORLDS
 
 
 def skeleton(
@@ -26,7 +26,7 @@ def skeleton(
         spec: the recipe's model part.
         tokenizer: of a model from scratch.
         seed: of a model from scratch.
-        head: a classification head that is wanted.
+        head: a head that is wanted.
 
     Raises:
         UserError: not found, or no model with the wanted head.
@@ -47,7 +47,7 @@ def skeleton(
                 module.trunk = get_peft_model(module.trunk, asked)
             else:
                 module = get_peft_model(module, asked)
-    model = ClassifierModel(module) if head is not None else CausalModel(module)
+    model = CausalModel(module) if head is None else WORLDS[head.kind].model(module)
     return Loaded(model, tokenizer_of(spec), spec.name)
 
 
@@ -62,7 +62,8 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
         if spec.layers is not None:
             config, _ = shortened(config, spec.layers)
         if head is not None:
-            return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
+            options["local_files_only"] = spec.offline
+            return WORLDS[head.kind].empty(name, head, config, options)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
