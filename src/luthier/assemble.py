@@ -24,6 +24,7 @@ from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
+from luthier.data_models import OpenedModels
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -108,7 +109,8 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    first, second = read_parts(recipe.data, objective, recipe.training.seed, say)
+    models = OpenedModels(recipe.training.device)
+    first, second = read_parts(recipe.data, objective, recipe.training.seed, say, models)
     if vetting:
         vetted(recipe, (first, second), say)
     recipe, objective = settled(recipe, objective, first)
@@ -165,7 +167,7 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
-    """Checks a run's records as ``data.check`` says.
+    """Checks a run's records as ``data.check`` says; those that were made are left out.
 
     Raises:
         DataError: they have errors, and the recipe does not say to go on.
@@ -174,7 +176,7 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(*parts, share, classes), spec.check, say)
+        settle(vet(parts[0].real, parts[1], share, classes), spec.check, say)
 
 
 def encoded(
@@ -301,6 +303,8 @@ def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
         f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
+    if made := sum(step["made"] for step in counts.get("augmented", {}).values()):
+        line += f"; {made:,} of the rows made by data.augment"
     cut = counts["cut"]
     if cut["windows"]:
         line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"

@@ -6,6 +6,7 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
+from luthier.core.words import many
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
@@ -56,6 +58,14 @@ class Side:
     def scored(self) -> list[Scored]:
         """All of them, in an order that both sides share."""
         return [*self.held, *self.answers]
+
+    def of(self, files: AbstractSet[str]) -> Side:
+        """Those of some files alone, the user's own left out."""
+        held, answers = (
+            [each for each in scored if each.origin.source in files]
+            for scored in (self.held, self.answers)
+        )
+        return Side(held, answers, [])
 
 
 def save_result(parts: Parts, folder: RunDir) -> None:
@@ -107,10 +117,15 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        old = _forgotten(parts, sides)
-        _write(folder, parts, sides, figures, old, time.perf_counter() - start)
+        apart, old = by_source(parts, sides), _forgotten(parts, sides)
+        more = {"sources": apart, "retained": old}
+        _write(folder, parts, sides, figures, more, time.perf_counter() - start)
         for line in table(figures):
             say(line)
+        for name, source in apart.items():
+            say(f"of these, {many(source['rows'], 'row')} of {name}")
+            for line in table(source["metrics"])[1:]:
+                say(line)
         if old:
             say(f"on {old['rows']:,} old rows (retain):")
         for line in table(old["metrics"]) if old else ():
@@ -140,6 +155,22 @@ def compared(
                 for part in ("before", "difference", "interval", "p_value", "before_interval"):
                     figures[name][part] = None
     return figures
+
+
+def by_source(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+    """Rows and figures of each source of a mixture, where several are held out."""
+    mixed = parts.validation[0].mixed if parts.validation else {}
+    if len(set(mixed.values())) < 2:
+        return {}
+    spec = parts.recipe
+    found: dict[str, dict[str, Any]] = {}
+    for number, entry in enumerate(spec.data.mixture or ()):
+        files = {file for file, place in mixed.items() if place == number}
+        own = {name: side.of(files) for name, side in sides.items()}
+        if rows := {scored.origin for scored in own["after"].held}:
+            figures = compared(spec.evaluation, _metric_configs(parts), own)
+            found[entry.name(number)] = {"rows": len(rows), "metrics": figures}
+    return found
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -270,14 +301,13 @@ def _write(
     parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
-    old: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
-    said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
-    if old:
-        said["retained"] = old
+    said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
+    said |= {name: value for name, value in more.items() if value}
     model, earlier = parts.loaded.model, before.held if before else None
     if isinstance(model, ClassifierModel):
         said["classes"] = class_figures(model.labels, earlier, after.held)

@@ -15,7 +15,7 @@ from stand_in import annotated, informed, nudge
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts import Accompanied, Classed, FrozenColumns, Method, Objective, Settling
 from luthier.core.contracts_text import Tokenized
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
@@ -267,6 +267,18 @@ def test_what_it_promises(kind: str) -> None:
     assert objective.overlong in ("window", "refuse")
     assert isinstance(objective.needs_reference, bool)
     assert set(objective.metrics) <= set(kinds.names("metrics"))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_classes_to_balance_are_a_number_an_example(kind: str) -> None:
+    objective = build("objectives", kind)
+    if not isinstance(objective, Classed) or objective.class_column is None:
+        return
+    head, column = objective.class_column
+    for example in encoded(objective):
+        found = example.targets[head][column]
+        assert found.shape == (1,)
+        assert objective.class_names[int(found[0])]
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)

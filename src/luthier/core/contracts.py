@@ -2,7 +2,8 @@
 
 A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: sft``). The module
 defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
-(``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Reward``) that is built from it.
+(``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Augmenter``, ``Reward``) that is
+built from it.
 The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`.
 
 Shapes as in :mod:`luthier.core.records`.
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.core.codec import Codec
+from luthier.core.contracts_data import Augmenter as Augmenter
 from luthier.core.contracts_data import Cleaner as Cleaner
 from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering

@@ -304,6 +304,15 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
             code="pairing",
             beside=("objective",),
         )
+    weighed = getattr(recipe.objective, "class_weights", "none")
+    if recipe.data.balance is not None and weighed in ("inverse", "effective"):
+        yield Complaint(
+            ("data", "balance"),
+            f"draws rare classes as often as the others, and objective.class_weights: {weighed} "
+            "weighs them up once more",
+            "choose one of them",
+            "pairing",
+        )
     if recipe.training.early_stopping is not None and recipe.data.validation in (None, 0):
         yield Complaint(
             ("training", "early_stopping"),

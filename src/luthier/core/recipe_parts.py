@@ -32,7 +32,9 @@ ObjectiveConfig = Annotated[SerializeAsAny[KindConfig], _kind("objectives")]
 MethodConfig = Annotated[SerializeAsAny[KindConfig], _kind("methods")]
 MetricConfig = Annotated[SerializeAsAny[KindConfig], _kind("metrics")]
 CleanerConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/cleaners")]
+AugmenterConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/augmenters")]
 Count = Annotated[int, Field(ge=1)]
+Rows = Annotated[int, Field(ge=2)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -90,6 +92,36 @@ class ModelSpec(Settings):
         return value
 
 
+class SubsetSpec(Settings):
+    """Which rows a subset is drawn to stand for; in a recipe a plain number is ``rows``."""
+
+    rows: Rows
+    """Training rows to keep."""
+    by: Literal["classes", "clusters"] = "classes"
+    """What keeps its share: each class (or source), or each cluster of like texts."""
+    model: str | None = Field(default=None, min_length=1)
+    """An encoder whose vectors are clustered: a folder or a hub id. Weighted words if unset."""
+    clusters: int | None = Field(default=None, ge=2)
+    """How many; half of ``rows`` if unset, 512 at most."""
+
+    @model_validator(mode="after")
+    def _used(self) -> SubsetSpec:
+        if self.by != "clusters":
+            for name in ("model", "clusters"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"'{name}' has no meaning without 'by: clusters'")
+        return self
+
+
+Subset = Annotated[
+    SubsetSpec,
+    BeforeValidator(
+        lambda value: {"rows": value} if isinstance(value, int | str) else value,
+        json_schema_input_type=Rows | SubsetSpec,
+    ),
+]
+
+
 class DataSpec(Settings):
     """Where rows come from and how they become examples."""
 
@@ -116,8 +148,14 @@ class DataSpec(Settings):
     """A share of the training rows, or a source of its own; 0 for none."""
     clean: tuple[CleanerConfig, ...] = ()
     """Steps that mend the rows, in order, each counted: ``[whitespace, html, duplicates]``."""
-    subset: int | None = Field(default=None, ge=2)
-    """Train on so many rows that stand for all of them (each class its share), for a first try."""
+    subset: Subset | None = None
+    """Train on so many rows that stand for all of them (each class its share), for a first try;
+    ``{rows: 500, by: clusters}`` has each kind of text in them."""
+    augment: tuple[AugmenterConfig, ...] = ()
+    """Steps that make further training rows of the training rows:
+    ``[{kind: noise, copies: 2}]``."""
+    augment_share: float = Field(default=1.0, gt=0)
+    """Made rows at most, as a share of the real training rows."""
     group: str | None = Field(default=None, min_length=1)
     """Rows that a held-out share must not divide, beside those that say nearly the same, which it
     never does where it can: those of one value in a column (a customer, a document).
@@ -171,9 +209,9 @@ class DataSpec(Settings):
             return float(value)
         return source(value)
 
-    @field_validator("clean", mode="before")
+    @field_validator("clean", "augment", mode="before")
     @classmethod
-    def _one_cleaner(cls, value: Any) -> Any:
+    def _one_step(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("format")

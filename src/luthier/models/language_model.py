@@ -98,6 +98,12 @@ class CausalModel(VocabularyModel):
         assert isinstance(decoder, nn.Module)
         return decoder
 
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """What ends an answer, as the model's own generation config has it."""
+        own = self.base.generation_config.eos_token_id
+        return tuple(own) if isinstance(own, list) else () if own is None else (own,)
+
     @contextmanager
     def generating(self) -> Iterator[Any]:
         """The module in evaluation mode with transformers' own attention and cache."""
