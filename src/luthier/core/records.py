@@ -107,13 +107,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ConversationTree(Record):
-    """A conversation that branches: several answers to one turn, each with what followed it.
-
-    :mod:`luthier.core.trees` walks it.
-
-    Attributes:
-        nodes: parents before their children.
-    """
+    """A conversation that branches, parents before children; :mod:`luthier.core.trees` walks it."""
 
     nodes: tuple[Node, ...]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luthier.core.contracts import Method, Objective, StepStatistics
+from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
@@ -26,6 +26,7 @@ from luthier.engine import checkpoint, memory, optim
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.recent import Recent
+from luthier.engine.statistics import informed
 from luthier.engine.trackers import Tracker
 from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
 from luthier.engine.writer import Writer
@@ -208,7 +209,7 @@ class Loop:
         cuts = self.data.cut(sizes, self.budget)
         batches = [self._batch(examples, c) for c in cuts[backend.rank :: backend.ranks]]
         torch.manual_seed(_step_seed(self.spec.seed, step, backend.rank))
-        return self._gradients(batches, len(examples))
+        return self._gradients(list(self._informed(batches, len(examples))))
 
     @property
     def budget(self) -> int:
@@ -232,11 +233,8 @@ class Loop:
 
         return memory.retried(work, smaller)
 
-    def _gradients(
-        self, batches: Sequence[Batch], count: int
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def _gradients(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float]]:
         """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
-        batches = self._with_statistics(batches, count)
         mine: dict[str, float] = {}
         for batch in batches:
             for name, weight in self.objective.weights(batch).items():
@@ -253,17 +251,8 @@ class Loop:
                 sums[name] = sums.get(name, 0) + term.detach()
         return weights, {name: float(value) for name, value in sums.items()}
 
-    def _with_statistics(self, batches: Sequence[Batch], count: int) -> Sequence[Batch]:
-        """The batches with the figures of their step, of ``count`` examples on all ranks."""
-        objective = self.objective
-        if not isinstance(objective, StepStatistics):
-            return batches
-        whole = torch.tensor(self.backend.ranks == 1 and len(batches) == 1)
-        known: dict[str, Tensor] = {"examples": torch.tensor(count), "whole": whole}
-        batches = [replace(batch, step=known) for batch in batches]
-        with torch.no_grad(), self.backend.arithmetic():
-            figures = self.backend.sums(objective.statistics(self.models, batches))
-        return [replace(batch, step={**known, **figures}) for batch in batches]
+    def _informed(self, batches: Iterable[Batch], count: int) -> Iterable[Batch]:
+        return informed(self.objective, self.models, self.backend, batches, count)
 
     def _batch(self, examples: Sequence[Example], indices: Sequence[int]) -> Batch:
         chosen = [examples[i] for i in indices] or [self.data.empty(examples[0])]
@@ -287,11 +276,8 @@ class Loop:
         held_out, backend = self.data.validation, self.backend
         cuts = self.data.cut(sizes, self.budget)
         with torch.no_grad(), backend.arithmetic():
-            chosen = cuts[backend.rank :: backend.ranks]
-            batches: Iterable[Batch] = (self._batch(held_out, indices) for indices in chosen)
-            if isinstance(self.objective, StepStatistics):
-                batches = self._with_statistics(list(batches), len(held_out))
-            for batch in batches:
+            batches = (self._batch(held_out, i) for i in cuts[backend.rank :: backend.ranks])
+            for batch in self._informed(batches, len(held_out)):
                 for name, weight in self.objective.weights(batch).items():
                     weights[name] = weights.get(name, 0.0) + weight
                 for name, term in self.objective.loss(self.models, batch).items():
