@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -121,8 +122,12 @@ class Loop:
         self._save_every = (
             self._validate_every if automatic else every(self.spec.save_every, total, total)
         )
-        self._trend, self._recent = Trend(), Recent()
-        self._writer = Writer(self.run, self.spec.keep)
+        self._informed = partial(informed, self.objective, self.models, self.backend)
+        self._trend, self._recent, self._writer = (
+            Trend(),
+            Recent(),
+            Writer(self.run, self.spec.keep),
+        )
 
     def resume(self, folder: Path, *, moments: bool = True) -> None:
         """Continues from a checkpoint; without ``moments`` the optimizer begins afresh."""
@@ -250,9 +255,6 @@ class Loop:
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return weights, {name: float(value) for name, value in sums.items()}
-
-    def _informed(self, batches: Iterable[Batch], count: int) -> Iterable[Batch]:
-        return informed(self.objective, self.models, self.backend, batches, count)
 
     def _batch(self, examples: Sequence[Example], indices: Sequence[int]) -> Batch:
         chosen = [examples[i] for i in indices] or [self.data.empty(examples[0])]
