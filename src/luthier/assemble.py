@@ -9,7 +9,8 @@ from typing import Any
 
 from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Answered, Method, Objective, Settling
+from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
 from luthier.core.contracts_weights import Prefixed, QuantizedBase
 from luthier.core.errors import RecipeError
@@ -62,6 +63,7 @@ TEMPLATE_EVENTS = {
 _OTHERS = {
     "classification": ("a classifier", "classification"),
     "token_classification": ("a classifier of tokens", "token_classification"),
+    "embedding": ("a sentence encoder", "embedding, or classification"),
     "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
 from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
+from luthier.core.contracts_beside import Solving
 from luthier.core.errors import RecipeError
-from luthier.core.records import Batch, Example
+from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
 from luthier.data.order import Order, generator, total_steps
 from luthier.data.store import ExampleStore
-from luthier.engine import trunk_cache
+from luthier.engine import solver, trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
 from luthier.models.load import count_parameters, weight_bytes
@@ -79,7 +82,26 @@ def _on_frozen_trunk(
         cache.trim()
         return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
 
-    return _mapped(parts, data, with_states), trunk_cache.CachedTrunk(model, head)
+    data = _mapped(parts, data, with_states)
+    assert isinstance(data.train, ExampleStore)
+    data = replace(data, rows=partial(_rows, data.train, head, backend.device))
+    solve = parts.method.solve if isinstance(parts.method, Solving) else None
+    if solve is not None:
+        # Of every strength, then of all rows.
+        data = replace(data, total=solve.iterations * (len(solver.STRENGTHS) + 1), per_epoch=1)
+    return data, trunk_cache.CachedTrunk(model, head)
+
+
+def _rows(store: ExampleStore, head: str, device: torch.device, chosen: Ints) -> Batch:
+    """Chosen rows of a head's table, which has one an example, without any token."""
+    columns = {name: store.arrays[f"{head}.{name}"][chosen] for name in store.heads[head]}
+    table = {
+        name: torch.from_numpy(c.astype(np.int64) if c.dtype == np.int32 else np.array(c))
+        for name, c in columns.items()
+    }
+    nothing = torch.zeros(0, dtype=torch.int64)
+    batch = Batch(nothing, nothing, SegmentTable((), (), ()), {head: table}, (), nothing)
+    return move(batch, device)
 
 
 def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:

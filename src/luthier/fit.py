@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from luthier import environment
 from luthier.assemble import Parts
 from luthier.core import cache
 from luthier.core.contracts import LanguageModel
+from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
@@ -19,6 +21,7 @@ from luthier.engine import checkpoint, neftune, optim_8bit, probe, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
+from luthier.engine.solver import Solver
 from luthier.engine.trackers import Tracker, open_trackers
 from luthier.engine.watch import Stop, signals
 from luthier.feed import feed
@@ -131,7 +134,11 @@ def _loop(
     state: State,
 ) -> Loop:
     data, policy = fed
-    return Loop(
+    kind: Callable[..., Loop] = Loop
+    if (solve := _solve(parts)) is not None:
+        assert data.rows is not None, "a solver without a cached trunk"
+        kind = partial(Solver, solve=solve, rows=data.rows)
+    return kind(
         parts.recipe.training,
         folder,
         backend,
@@ -144,6 +151,16 @@ def _loop(
         stop,
         state,
     )
+
+
+def _solve(parts: Parts) -> Solve | None:
+    """How the head is solved for, where it is not trained in steps."""
+    method = parts.method
+    found = method.solve if isinstance(method, Solving) else None
+    if found is not None and parts.loaded.head is not None:
+        calibrate = found.calibrate and parts.loaded.head.problem_type != "regression"
+        found = replace(found, calibrate=calibrate)  # a number is not likely or unlikely
+    return found
 
 
 def peak_rate(parts: Parts) -> float:
@@ -167,10 +184,16 @@ def _announce(
 ) -> None:
     trainable, total = count_parameters(parts.loaded.model.module)
     say(f"trainable: {trainable:,} of {total:,} ({trainable / total:.2%})")
-    say(
-        f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
-        f"{choices['token_budget']:,} tokens at most in a micro-batch"
-    )
+    if _solve(parts) is not None:
+        say(
+            f"L-BFGS over all {len(data.train):,} rows at once, until the gradient is flat: batch "
+            "size, epochs, learning rate and schedule have no part in it"
+        )
+    else:
+        say(
+            f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
+            f"{choices['token_budget']:,} tokens at most in a micro-batch"
+        )
     say(
         f"{choices['precision']} on {backend.device}, {choices['threads']} threads "
         f"({choices['because']})"

@@ -30,9 +30,11 @@ from luthier.evaluation.measure import (
     text_examples,
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
+from luthier.evaluation.retrieving import score_retrieval
 from luthier.evaluation.statistics import compare
 from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load, save_note
 from luthier.models.masked_lm import MaskedModel
@@ -93,6 +95,9 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation.pad_token_id = loaded.tokenizer.pad_token_id
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
+    if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
+        width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -250,6 +255,11 @@ def _side(
         held = score_tags(model, examples, records)
         said = score_texts(model, own, spec.prompts) if own else []
         return Side(held, [], said, score_tags(model, kept, known) if kept else [])
+    if isinstance(model, EmbeddingModel):
+        cosine = _cosine(parts)
+        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
+        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
+        return Side(held, [], [], old)
     if isinstance(model, MaskedModel):
         held = score_masked(model, examples, parts.codec, spec.samples)
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
@@ -263,6 +273,11 @@ def _side(
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _cosine(parts: Parts) -> bool:
+    """Whether the lengths of vectors mean nothing."""
+    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
 
 
 def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
@@ -340,6 +355,8 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["label"] = item.references[0] if item.references else None
                 line["predicted"] = item.answer
                 line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            elif item.rank is not None:
+                line["rank"] = item.rank
             else:
                 assert item.losses is not None
                 assert item.correct is not None

@@ -9,7 +9,8 @@ from typing import Any
 from luthier import companions
 from luthier.assemble import make_codec, scratch_tokenizer, settled
 from luthier.core import kinds
-from luthier.core.contracts import Answered, Objective
+from luthier.core.contracts import Objective
+from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe

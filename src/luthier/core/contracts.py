@@ -27,7 +27,7 @@ from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering
 from luthier.core.contracts_scores import Metric as Metric
 from luthier.core.contracts_scores import Reward as Reward
-from luthier.core.records import Answer, Batch, Example, Record, Turn
+from luthier.core.records import Answer, Batch, Example, Record
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Head:
             lets the kind of model decide.
         labels: the classes' names, in the order of the outputs.
         problem_type: ``single_label``, ``multi_label`` or ``regression``.
+        hidden: width of a layer between the pooled state and the outputs; ``None`` for none.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Head:
     pooling: str | None = None
     labels: tuple[str, ...] = ()
     problem_type: str | None = None
+    hidden: int | None = None
 
 
 class LanguageModel(Protocol):
@@ -211,29 +213,6 @@ class Accompanied(Protocol):
 
 
 @runtime_checkable
-class Answered(Protocol):
-    """An objective whose training records another model answers first, once."""
-
-    @property
-    def answerer(self) -> str:
-        """The model that answers, as a recipe names it."""
-        ...
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """How it answers: ``max_new_tokens``, ``temperature`` and the like."""
-        ...
-
-    def question(self, record: Record) -> Sequence[Turn]:
-        """What it is asked."""
-        ...
-
-    def answered(self, record: Record, answer: str) -> Record:
-        """The record with its answer."""
-        ...
-
-
-@runtime_checkable
 class FrozenColumns(Protocol):
     """An objective with columns that the steps do not change.
 
@@ -257,8 +236,10 @@ class StepStatistics(Protocol):
     def statistics(self, models: Models, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums over these batches, without gradient, under the same names on every rank.
 
-        The engine adds over ranks and puts the totals into every batch's ``step``; in validation
-        the step is all that is held out.
+        The engine adds over ranks and puts the totals into every batch's ``step``, which tells
+        from the start how many ``examples`` the step has and whether this batch is the ``whole``
+        of it; in validation the step is all that is held out. Vectors laid at their places in
+        zeros add up to all of them.
         """
         ...
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
-from luthier.core.records import Batch, Example
+from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint, memory, optim
 from luthier.engine.average import Average
@@ -28,6 +29,7 @@ from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.neftune import noise
 from luthier.engine.recent import Recent
+from luthier.engine.statistics import informed
 from luthier.engine.trackers import Tracker
 from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
 from luthier.engine.writer import Writer
@@ -51,6 +53,7 @@ class Data:
         longest: tokens of the longest example, below which no budget can go.
         collate: examples to a batch on the device.
         empty: an example of one token and no target like the one given.
+        rows: chosen training examples as one batch without tokens, where the trunk is cached.
     """
 
     train: Sequence[Example]
@@ -62,6 +65,7 @@ class Data:
     longest: int
     collate: Collate
     empty: Callable[[Example], Example]
+    rows: Callable[[Ints], Batch] | None = None
 
 
 class Wrapped(nn.Module):
@@ -121,8 +125,12 @@ class Loop:
         self._save_every = (
             self._validate_every if automatic else every(self.spec.save_every, total, total)
         )
-        self._trend, self._recent = Trend(), Recent()
-        self._writer = Writer(self.run, self.spec.keep)
+        self._informed = partial(informed, self.objective, self.models, self.backend)
+        self._trend, self._recent, self._writer = (
+            Trend(),
+            Recent(),
+            Writer(self.run, self.spec.keep),
+        )
 
     def resume(self, folder: Path, *, moments: bool = True) -> None:
         """Continues from a checkpoint; without ``moments`` the optimizer begins afresh."""
@@ -214,7 +222,7 @@ class Loop:
         cuts = self.data.cut(sizes, self.budget)
         mine = [self._chosen(examples, c) for c in cuts[backend.rank :: backend.ranks]]
         torch.manual_seed(_step_seed(self.spec.seed, step, backend.rank))
-        return self._gradients(mine)
+        return self._gradients(mine, len(examples))
 
     @property
     def budget(self) -> int:
@@ -239,10 +247,13 @@ class Loop:
         return memory.retried(work, smaller)
 
     def _gradients(
-        self, chosen: Sequence[Sequence[Example]]
+        self, chosen: Sequence[Sequence[Example]], count: int
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
-        batches = [self.data.collate(each) for each in chosen]
+        """Gradients of a step of ``count`` examples over all ranks.
+
+        Returns each term's weight over all ranks, and its sum on this one.
+        """
+        batches = list(self._informed(map(self.data.collate, chosen), count))
         alpha, key = self.spec.neftune_alpha, (self.spec.seed, self.state.step)
         mine: dict[str, float] = {}
         for batch in batches:
@@ -283,8 +294,8 @@ class Loop:
         held_out, backend = self.data.validation, self.backend
         cuts = self.data.cut(sizes, self.budget)
         with torch.no_grad(), backend.arithmetic():
-            for indices in cuts[backend.rank :: backend.ranks]:
-                batch = self.data.collate(self._chosen(held_out, indices))
+            chosen = (self._chosen(held_out, i) for i in cuts[backend.rank :: backend.ranks])
+            for batch in self._informed(map(self.data.collate, chosen), len(held_out)):
                 for name, weight in self.objective.weights(batch).items():
                     weights[name] = weights.get(name, 0.0) + weight
                 for name, term in self.objective.loss(self.models, batch).items():

@@ -188,5 +188,7 @@ def _carries(scored: Scored, need: str) -> bool:
         return scored.probabilities is not None and isinstance(scored.label, int | tuple)
     if need == "numbers":
         return scored.probabilities is not None and isinstance(scored.label, float)
+    if need == "ranks":
+        return scored.rank is not None
     assert need == "losses", f"a metric needs '{need}', which no evaluation gives"
     return scored.losses is not None

@@ -16,6 +16,7 @@ from luthier.core.records import Example, Origin, Segment, Turn
 from luthier.core.rundir import RunDir, read_lines
 from luthier.data.batching import collate
 from luthier.data.template import TokenizerCodec
+from luthier.models.embedder import EmbeddingModel
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded
 from luthier.models.trunk import TrunkModel
@@ -72,19 +73,19 @@ def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
 
 def answer(model: TrunkModel, prompt: Sequence[int]) -> Tensor:
     """A model's logits on a prompt: of every token, or of its classes."""
-    if isinstance(model, ClassifierModel):
+    if isinstance(model, ClassifierModel | EmbeddingModel):
         return class_logits(model, prompt)
     return logits(model.module, prompt)
 
 
-def class_logits(model: ClassifierModel, prompt: Sequence[int]) -> Tensor:
-    """``[1, K]`` of a classifier, one prompt at a time."""
+def class_logits(model: ClassifierModel | EmbeddingModel, prompt: Sequence[int]) -> Tensor:
+    """``[1, K]`` of a classifier, or a text's vector ``[1, H]``, one prompt at a time."""
     example = Example((Segment(np.array(prompt, dtype=np.int64)),), {}, Origin("golden prompt", 1))
     batch = collate([example], layout="padded", **model.layout)
     model.module.eval()
     with torch.no_grad():
         pooled = model.pooled(batch, model.hidden(batch), torch.zeros(1, dtype=torch.long))
-        return model.outputs("classification", pooled).float()
+        return model.outputs(model.head.kind, pooled).float()
 
 
 def logits(module: Any, prompt: Sequence[int]) -> Tensor:

@@ -51,6 +51,8 @@ def reloaded(model: nn.Module, folder: Path) -> nn.Module:
     loaded: Any = type(model).from_pretrained(  # type: ignore[attr-defined]
         folder, dtype=next(model.parameters()).dtype
     )
+    if getattr(model, "pooler", loaded) is None:
+        loaded.pooler = None
     if heads := head_names(model):
         loaded.head_names = heads
     return loaded  # type: ignore[no-any-return]

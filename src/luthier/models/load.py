@@ -17,6 +17,7 @@ from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
 from luthier.models import adapters, new_tokens, quantized, worlds
+from luthier.models.embedder import EmbeddingModel
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.layers import student
@@ -54,7 +55,7 @@ class Loaded:
         new_tokens: what was added to the base's tokenizer.
     """
 
-    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel
+    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel | EmbeddingModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
