@@ -60,14 +60,17 @@ def _encoder(folder: Path) -> list[str]:
 def _sentiment(folder: Path) -> list[str]:
     """Reviews as the hub's, every fifth of them longer than the model reads."""
     model = classifiers.saved(folder / "model", "distilbert", max_position_embeddings=POSITIONS)
-    reviews = [
-        {"text": "so it goes, on and on, " * (60 if n % 5 == 0 else 2) + word, "label": label}
-        for n in range(15)
-        for label, word in enumerate(("and it was dull", "and it was a joy"))
-    ]
-    lines = "".join(json.dumps(review) + "\n" for review in reviews)
     made = [f"model={model}"]
-    for part in ("train", "validation"):
+    for part, said in (
+        ("train", "so it goes, on and on, "),
+        ("validation", "now and then, as ever, "),
+    ):
+        reviews = [
+            {"text": said * (60 if n % 5 == 0 else 2) + word, "label": label}
+            for n in range(15)
+            for label, word in enumerate(("and it was dull", "and it was a joy"))
+        ]
+        lines = "".join(json.dumps(review) + "\n" for review in reviews)
         (folder / f"{part}.jsonl").write_text(lines, encoding="utf-8")
         made.append(f"data.{part}={folder / part}.jsonl")
     return made
