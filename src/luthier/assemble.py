@@ -9,8 +9,10 @@ from typing import Any
 
 from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Answered, Method, Objective, Settling
+from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
+from luthier.core.contracts_weights import Prefixed, QuantizedBase
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
@@ -23,6 +25,7 @@ from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
+from luthier.data_models import OpenedModels
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -60,6 +63,7 @@ TEMPLATE_EVENTS = {
 _OTHERS = {
     "classification": ("a classifier", "classification"),
     "token_classification": ("a classifier of tokens", "token_classification"),
+    "embedding": ("a sentence encoder", "embedding, or classification"),
     "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 
@@ -106,7 +110,8 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    first, second = read_parts(recipe.data, objective, recipe.training.seed, say)
+    models = OpenedModels(recipe.training.device)
+    first, second = read_parts(recipe.data, objective, recipe.training.seed, say, models)
     if vetting:
         vetted(recipe, (first, second), say)
     recipe, objective = settled(recipe, objective, first)
@@ -163,7 +168,7 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
-    """Checks a run's records as ``data.check`` says.
+    """Checks a run's records as ``data.check`` says; those that were made are left out.
 
     Raises:
         DataError: they have errors, and the recipe does not say to go on.
@@ -172,7 +177,7 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(*parts, share, classes), spec.check, say)
+        settle(vet(parts[0].real, parts[1], share, classes), spec.check, say)
 
 
 def encoded(
@@ -232,7 +237,13 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     own = [head for head in objective.heads if head.kind != "lm"]
     kind = recipe.objective.kind
     if recipe.model.architecture is None:
-        loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
+        method = kinds.build("methods", recipe.method)
+        loaded = load(
+            recipe.model,
+            head=own[0] if own else None,
+            seed=recipe.training.seed,
+            quantize=isinstance(method, QuantizedBase) and method.quantize_on_load,
+        )
         if loaded.head is not None and not own:
             what, cure = _OTHERS.get(loaded.head.kind, _OTHERS["classification"])
             raise RecipeError(
@@ -281,7 +292,8 @@ def texts_of(record: Record) -> list[str]:
 
 def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
     """The codec of a recipe: its template, its bound on lengths."""
-    limit = loaded.context
+    method = kinds.build("methods", recipe.method)
+    limit = loaded.context - (method.prefix if isinstance(method, Prefixed) else 0)
     if recipe.data.max_length is not None:
         limit = min(limit, recipe.data.max_length)
     return TokenizerCodec(
@@ -299,6 +311,8 @@ def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
         f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
+    if made := sum(step["made"] for step in counts.get("augmented", {}).values()):
+        line += f"; {made:,} of the rows made by data.augment"
     cut = counts["cut"]
     if cut["windows"]:
         line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"

@@ -53,11 +53,10 @@ class Chat:
         self._codec = TokenizerCodec(
             loaded.tokenizer, system=note.get("system", "keep"), max_length=loaded.context
         )
-        own = model.base.generation_config.eos_token_id
         ends = {
             *self._codec.end_tokens,
             *note.get("end_tokens", ()),
-            *(own if isinstance(own, list) else [] if own is None else [own]),
+            *model.end_tokens,
         }
         self._eos = loaded.tokenizer.eos_token_id
         self._sampler = Sampler(model.generating, loaded.tokenizer, sorted(ends), loaded.context)

@@ -6,14 +6,17 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.core import kinds
 from luthier.core.contracts import Metric
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
+from luthier.core.words import many
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
@@ -27,9 +30,11 @@ from luthier.evaluation.measure import (
     text_examples,
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
+from luthier.evaluation.retrieving import score_retrieval
 from luthier.evaluation.statistics import compare
 from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load, save_note
 from luthier.models.masked_lm import MaskedModel
@@ -55,6 +60,14 @@ class Side:
         """All of them, in an order that both sides share."""
         return [*self.held, *self.answers]
 
+    def of(self, files: AbstractSet[str]) -> Side:
+        """Those of some files alone, the user's own left out."""
+        held, answers = (
+            [each for each in scored if each.origin.source in files]
+            for scored in (self.held, self.answers)
+        )
+        return Side(held, answers, [])
+
 
 def save_result(parts: Parts, folder: RunDir) -> None:
     """Writes ``model/``: what was trained, tokenizer, template, generation config."""
@@ -67,6 +80,10 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         "objective": parts.recipe.objective.kind,
         "method": parts.recipe.method.kind,
     }
+    if isinstance(parts.method, QuantizedBase):
+        note["quantized"] = {"kind": "nf4", "covers_rounding": parts.method.covers_rounding}
+    if loaded.new_tokens:
+        note["new_tokens"] = loaded.new_tokens
     if loaded.head is not None:
         note["head"] = asdict(loaded.head)
         loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id
@@ -78,6 +95,9 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation.pad_token_id = loaded.tokenizer.pad_token_id
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
+    if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
+        width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -102,10 +122,15 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        old = _forgotten(parts, sides)
-        _write(folder, parts, sides, figures, old, time.perf_counter() - start)
+        apart, old = by_source(parts, sides), _forgotten(parts, sides)
+        more = {"sources": apart, "retained": old}
+        _write(folder, parts, sides, figures, more, time.perf_counter() - start)
         for line in table(figures):
             say(line)
+        for name, source in apart.items():
+            say(f"of these, {many(source['rows'], 'row')} of {name}")
+            for line in table(source["metrics"])[1:]:
+                say(line)
         if old:
             say(f"on {old['rows']:,} old rows (retain):")
         for line in table(old["metrics"]) if old else ():
@@ -135,6 +160,22 @@ def compared(
                 for part in ("before", "difference", "interval", "p_value", "before_interval"):
                     figures[name][part] = None
     return figures
+
+
+def by_source(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+    """Rows and figures of each source of a mixture, where several are held out."""
+    mixed = parts.validation[0].mixed if parts.validation else {}
+    if len(set(mixed.values())) < 2:
+        return {}
+    spec = parts.recipe
+    found: dict[str, dict[str, Any]] = {}
+    for number, entry in enumerate(spec.data.mixture or ()):
+        files = {file for file, place in mixed.items() if place == number}
+        own = {name: side.of(files) for name, side in sides.items()}
+        if rows := {scored.origin for scored in own["after"].held}:
+            figures = compared(spec.evaluation, _metric_configs(parts), own)
+            found[entry.name(number)] = {"rows": len(rows), "metrics": figures}
+    return found
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -214,6 +255,11 @@ def _side(
         held = score_tags(model, examples, records)
         said = score_texts(model, own, spec.prompts) if own else []
         return Side(held, [], said, score_tags(model, kept, known) if kept else [])
+    if isinstance(model, EmbeddingModel):
+        cosine = _cosine(parts)
+        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
+        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
+        return Side(held, [], [], old)
     if isinstance(model, MaskedModel):
         held = score_masked(model, examples, parts.codec, spec.samples)
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
@@ -227,6 +273,11 @@ def _side(
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _cosine(parts: Parts) -> bool:
+    """Whether the lengths of vectors mean nothing."""
+    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
 
 
 def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
@@ -255,14 +306,13 @@ def _write(
     parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
-    old: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
-    said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
-    if old:
-        said["retained"] = old
+    said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
+    said |= {name: value for name, value in more.items() if value}
     model, earlier = parts.loaded.model, before.held if before else None
     if isinstance(model, ClassifierModel):
         said["classes"] = class_figures(model.labels, earlier, after.held)
@@ -305,6 +355,8 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["label"] = item.references[0] if item.references else None
                 line["predicted"] = item.answer
                 line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            elif item.rank is not None:
+                line["rank"] = item.rank
             else:
                 assert item.losses is not None
                 assert item.correct is not None

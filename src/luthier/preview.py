@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier import companions
 from luthier.assemble import make_codec, scratch_tokenizer, settled
 from luthier.core import kinds
-from luthier.core.contracts import Answered, Objective
+from luthier.core.contracts import Objective
+from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
 from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
+from luthier.data_models import OpenedModels
 from luthier.models.load import Loaded
 from luthier.models.skeleton import skeleton
 
@@ -89,19 +92,25 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
 
 
+def _aloud(line: str) -> None:
+    """What is said of a preview is said when it is done; what leaves the machine, before."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def _read(
     recipe: Recipe, objective: Objective, said: list[str]
 ) -> tuple[tuple[Part, Part | None], list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
     spec, seed = recipe.data, recipe.training.seed
+    models = OpenedModels(recipe.training.device, aloud=_aloud)
     try:
-        return read_parts(spec, objective, seed, said.append), []
+        return read_parts(spec, objective, seed, said.append, models), []
     except DataError as error:
         if spec.malformed == "skip":
             raise
         said.clear()
         lenient = spec.model_copy(update={"malformed": "skip"})
         try:
-            return read_parts(lenient, objective, seed, said.append), list(error.faults)
+            return read_parts(lenient, objective, seed, said.append, models), list(error.faults)
         except DataError:
             raise error from None

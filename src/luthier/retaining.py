@@ -143,6 +143,8 @@ def _spec(spec: RetainSpec, data: DataSpec) -> DataSpec:
         "limit": spec.limit,
         "clean": (),
         "subset": None,
+        "augment": (),
+        "augment_share": 1.0,
         "group": None,
         "balance": None,
     }

@@ -11,11 +11,12 @@ import encoders
 import numpy as np
 import pytest
 import torch
-from stand_in import annotated, nudge
+from stand_in import annotated, informed, nudge
 from torch import nn
 
 from luthier.core import kinds
 from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts_data import Classed
 from luthier.core.contracts_text import Tokenized
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
@@ -25,9 +26,11 @@ from luthier.core.records import (
     Labelled,
     Node,
     Origin,
+    Pair,
     Preference,
     Prompt,
     Record,
+    SourceTarget,
     Tagged,
     Text,
     Thumb,
@@ -79,6 +82,10 @@ def record_of(kind: type[Record], number: int) -> Record:
         Prompt: lambda: Prompt(origin, prompt),
         Labelled: lambda: Labelled(origin, said, classifiers.NAMES[number % 3]),
         Tagged: lambda: encoders.sentences(number + 1)[number],
+        Pair: lambda: Pair(
+            origin, f"tell me of {other[:12]}", said, (other, other[:9])[: number % 3]
+        ),
+        SourceTarget: lambda: SourceTarget(origin, f"what of {number}?", said),
     }
     return made[kind]()  # type: ignore[no-any-return]
 
@@ -119,6 +126,7 @@ def model(objective: Objective) -> nn.Module:
         "classification": lambda: classifiers.own("llama"),
         "token_classification": lambda: encoders.tagging("llama"),
         "masked_lm": lambda: encoders.guessing("bert"),
+        "embedding": lambda: encoders.embedding("bert"),
     }
     module: nn.Module = makers[objective.heads[0].kind]()
     return module
@@ -207,8 +215,13 @@ def test_losses_are_sums_that_add_up(kind: str) -> None:
     models = RunModels(seen(objective, module), method)
     examples = encoded(objective)
     with torch.no_grad():
-        whole = objective.loss(models, together(objective, module, examples))
-        apart = [objective.loss(models, together(objective, module, [e])) for e in examples]
+        examples = list(objective.arrange(examples, np.random.default_rng(0)))
+        batch = together(objective, module, examples)
+        [informed_batch] = informed(objective, models, [batch], len(examples))
+        whole = objective.loss(models, informed_batch)
+        alone = [together(objective, module, [e]) for e in examples]
+        batches = informed(objective, models, alone, len(examples))
+        apart = [objective.loss(models, batch) for batch in batches]
     for name, term in whole.items():
         assert float(term) == pytest.approx(sum(float(t[name]) for t in apart), rel=1e-9)
 
@@ -255,6 +268,18 @@ def test_what_it_promises(kind: str) -> None:
     assert objective.overlong in ("window", "refuse")
     assert isinstance(objective.needs_reference, bool)
     assert set(objective.metrics) <= set(kinds.names("metrics"))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_classes_to_balance_are_a_number_an_example(kind: str) -> None:
+    objective = build("objectives", kind)
+    if not isinstance(objective, Classed) or objective.class_column is None:
+        return
+    head, column = objective.class_column
+    for example in encoded(objective):
+        found = example.targets[head][column]
+        assert found.shape == (1,)
+        assert objective.class_names[int(found[0])]
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)

@@ -107,13 +107,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ConversationTree(Record):
-    """A conversation that branches: several answers to one turn, each with what followed it.
-
-    :mod:`luthier.core.trees` walks it.
-
-    Attributes:
-        nodes: parents before their children.
-    """
+    """A conversation that branches, parents before children; :mod:`luthier.core.trees` walks it."""
 
     nodes: tuple[Node, ...]
 
@@ -133,6 +127,15 @@ class Tagged(Record):
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Record):
+    """Two texts that belong together, and texts that only look as if they did."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +357,7 @@ class Scored:
         references: the answers that the data give.
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
+        rank: where the right text stood among all, from 1.
         spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
         said_spans: those that the model marked.
     """
@@ -367,6 +371,7 @@ class Scored:
     references: tuple[str, ...] = ()
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
+    rank: int | None = None
     spans: tuple[Entity, ...] | None = None
     said_spans: tuple[Entity, ...] | None = None
 

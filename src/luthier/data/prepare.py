@@ -112,6 +112,7 @@ def _counts(part: Part, examples: ExampleStore) -> dict[str, Any]:
         "formats": list(part.formats),
         "fingerprint": part.fingerprint,
         "cleaned": {step: dict(counts) for step, counts in part.cleaned.items()},
+        "augmented": {step: dict(counts) for step, counts in part.augmented.items()},
     }
 
 

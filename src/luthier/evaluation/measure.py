@@ -99,6 +99,18 @@ def text_examples(
     return examples, notices
 
 
+def embed(model: ClassifierModel, texts: Sequence[str], codec: Any) -> tuple[Floats, list[str]]:
+    """Texts as pooled states of length one, ``[texts, H]``, and what was cut, in words."""
+    examples, notices = text_examples(texts, codec)
+    found: dict[int, Floats] = {}
+    for indices, batch in batches(model, examples):
+        segments = torch.arange(len(indices), device=model.device)
+        pooled = model.pooled(batch, model.hidden(batch), segments).float()
+        rows = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        found.update(zip(indices, rows, strict=True))
+    return np.stack([found[i] for i in range(len(examples))]), notices
+
+
 def in_words(model: ClassifierModel, found: Floats) -> str:
     """What a classifier says: a class, the classes above one half, or a number."""
     if model.problem_type == "regression":
@@ -176,5 +188,7 @@ def _carries(scored: Scored, need: str) -> bool:
         return scored.probabilities is not None and isinstance(scored.label, int | tuple)
     if need == "numbers":
         return scored.probabilities is not None and isinstance(scored.label, float)
+    if need == "ranks":
+        return scored.rank is not None
     assert need == "losses", f"a metric needs '{need}', which no evaluation gives"
     return scored.losses is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -136,6 +136,7 @@ def _context(run: Contents) -> dict[str, Any]:
         "caution": words.caution(run.evaluation),
         "notices": _notices(run),
         "verdicts": verdicts,
+        "sources": list(_sources(run.evaluation)),
         "forgotten": words.forgotten(run.evaluation),
         "old_rows": number(mapping(mapping(run.evaluation).get("retained")).get("rows")),
         "classes": classes,
@@ -152,6 +153,15 @@ def _context(run: Contents) -> dict[str, Any]:
         ),
         "recipe": _recipe_lines(run.recipe),
     }
+
+
+def _sources(evaluation: Fields | None) -> Iterator[Fields]:
+    """Figures of each source of a mixture, where there are some."""
+    for name, value in mapping(mapping(evaluation).get("sources")).items():
+        found = words.verdicts(mapping(value))
+        if found:
+            rows = number(mapping(value).get("rows"))
+            yield {"name": name, "rows": int(rows or 0), "verdicts": found}
 
 
 def _subtitle(settings: Fields) -> str:

@@ -15,7 +15,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
-from luthier.models import heads
+from luthier.models import embedder, heads
 from luthier.models.load import Loaded, read_note, save_note
 from luthier.models.worlds import WORLDS
 
@@ -48,6 +48,9 @@ def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
         model = heads.ClassifierModel(heads.PooledClassifier.from_pretrained(folder))
         return [_golden.class_logits(model, prompt) for prompt in prompts]
     head = read_note(folder).get("head")
+    if head is not None and head["kind"] == embedder.HEAD:
+        trunk = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
+        return [_golden.class_logits(embedder.EmbeddingModel(trunk), p) for p in prompts]
     task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
     module = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True

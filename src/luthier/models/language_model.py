@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.records import Batch
+from luthier.models.soft_prompt import Prompted, soft_prompt
 from luthier.models.trunk import TrunkModel
 from luthier.ops.cross_entropy import head_cross_entropy, linear_cross_entropy
 from luthier.ops.logprobs import token_logprobs
@@ -98,6 +99,12 @@ class CausalModel(VocabularyModel):
         assert isinstance(decoder, nn.Module)
         return decoder
 
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """What ends an answer, as the model's own generation config has it."""
+        own = self.base.generation_config.eos_token_id
+        return tuple(own) if isinstance(own, list) else () if own is None else (own,)
+
     @contextmanager
     def generating(self) -> Iterator[Any]:
         """The module in evaluation mode with transformers' own attention and cache."""
@@ -105,6 +112,7 @@ class CausalModel(VocabularyModel):
         self._attend(self.padded_attention)
         self.module.eval()
         try:
-            yield self.module
+            tuned = soft_prompt(self.module) is not None
+            yield Prompted(self.module, self.base) if tuned else self.module
         finally:
             self.module.train(training)
