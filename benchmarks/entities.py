@@ -39,7 +39,7 @@ from luthier.core.tags import entities, iob2
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "entities.json"
 BATCH = 16
-EPOCHS = 5
+EPOCHS = 3
 CASES = ("wnut17", "wikigold")
 METHODS = ("full", "lora")
 SYSTEMS = ("luthier", "trainer")

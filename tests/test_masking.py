@@ -40,7 +40,7 @@ def recipe(tmp_path: Path, model: Path, method: str = "full", **changes: Any) ->
         "training": {
             "epochs": 12 if method == "full" else 30,
             "batch_size": 6,
-            "learning_rate": 3e-3 if method == "full" else 2e-2,
+            "learning_rate": 3e-3 if method == "full" else 5e-3,
             "precision": "float32",
             "threads": 1,
             "trackers": [],

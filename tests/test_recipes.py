@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import classifiers
+import encoders
 import pytest
 import yaml
 
@@ -49,6 +50,11 @@ def _intents(folder: Path) -> list[str]:
     """All rows: they stand class by class, and the first ones of two files share no classes."""
     model = classifiers.saved(folder, max_position_embeddings=POSITIONS)
     return [f"model={model}", "training.evaluate_every=2"]
+
+
+def _encoder(folder: Path) -> list[str]:
+    """All rows, as the first ones of two files share no classes."""
+    return [f"model={encoders.saved(folder, max_position_embeddings=POSITIONS)}"]
 
 
 def _sentiment(folder: Path) -> list[str]:
@@ -100,6 +106,8 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
     "support": _support,
     "intents": _intents,
+    "entities": _encoder,
+    "masked-lm": _encoder,
     "sentiment": _sentiment,
     "student": _student,
     "embeddings": _embeddings,
@@ -121,6 +129,7 @@ def test_a_ready_recipe_runs_two_steps(name: str, tmp_path: Path) -> None:
             for stage in recipe["stages"]
         ]
         recipe["stages"] = stages
+    if isinstance(recipe["model"], dict):  # from scratch
         overrides += ["data.max_length=64", "training.compile=false"]
     run = luthier.train(recipe, overrides, quiet=True)
     assert run.finished

@@ -12,6 +12,7 @@ import torch
 
 import luthier
 from luthier import cli
+from luthier.chat import Chat
 from luthier.core.errors import UserError
 from luthier.export import export
 from luthier.tag import Tagger
@@ -210,3 +211,19 @@ def test_show_and_inspect_tell_what_is_learned(
     assert "[[" in shown
     assert cli.run(["inspect", str(tmp_path / "recipe.yaml")]) == 0
     assert "Nothing is refused" in capsys.readouterr().out
+
+
+def test_on_a_terminal_entities_stand_in_colour() -> None:
+    from luthier.commands.labelling import painted
+    from luthier.tag import Span, Tagging
+
+    spans = (Span("Angela", "PER", 0, 6, 0.9), Span("New York", "LOC", 10, 18, 0.8))
+    text = painted(Tagging("Angela in New York.", (), (), spans, ""), ["LOC", "PER"])
+    assert text.plain == "Angela PER in New York LOC."
+    styles = {text.plain[span.start : span.end].strip(): str(span.style) for span in text.spans}
+    assert styles["Angela"] != styles["New York"]
+    assert all(styles[word].startswith("bold") for word in ("Angela", "New York"))
+
+
+def test_open_gives_what_a_model_is() -> None:
+    assert isinstance(luthier.open("builtin:nano"), Chat)

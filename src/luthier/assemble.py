@@ -12,6 +12,7 @@ from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
+from luthier.core.contracts_weights import Prefixed, QuantizedBase
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
@@ -236,7 +237,13 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     own = [head for head in objective.heads if head.kind != "lm"]
     kind = recipe.objective.kind
     if recipe.model.architecture is None:
-        loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
+        method = kinds.build("methods", recipe.method)
+        loaded = load(
+            recipe.model,
+            head=own[0] if own else None,
+            seed=recipe.training.seed,
+            quantize=isinstance(method, QuantizedBase) and method.quantize_on_load,
+        )
         if loaded.head is not None and not own:
             what, cure = _OTHERS.get(loaded.head.kind, _OTHERS["classification"])
             raise RecipeError(
@@ -285,7 +292,8 @@ def texts_of(record: Record) -> list[str]:
 
 def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
     """The codec of a recipe: its template, its bound on lengths."""
-    limit = loaded.context
+    method = kinds.build("methods", recipe.method)
+    limit = loaded.context - (method.prefix if isinstance(method, Prefixed) else 0)
     if recipe.data.max_length is not None:
         limit = min(limit, recipe.data.max_length)
     return TokenizerCodec(

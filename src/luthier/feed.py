@@ -24,7 +24,7 @@ from luthier.data.store import ExampleStore
 from luthier.engine import solver, trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
-from luthier.models.load import count_parameters
+from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
 
 Say = Callable[[str], None]
@@ -132,6 +132,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     _refuse_adapter(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
+    _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
@@ -140,6 +141,26 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
         for layer in _blocks(trunk):
             layer.compile(dynamic=True)
     return module
+
+
+def _check_new_rows(parts: Parts) -> None:
+    """New tokens must learn.
+
+    Raises:
+        RecipeError: the method trains no row of the embeddings.
+    """
+    if not parts.recipe.model.new_tokens:
+        return
+    trunk: Any = parts.loaded.model.trunk
+    embeddings = trunk.get_input_embeddings()
+    if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+        kind = parts.recipe.method.kind
+        raise RecipeError(
+            f"model.new_tokens: method '{kind}' trains no embeddings, so the new tokens would stay "
+            "as they begin",
+            cure="method: lora, qlora or full",
+            code="pairing",
+        )
 
 
 def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
@@ -174,6 +195,8 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         budget=choices.get("token_budget", spec.token_budget),
         sixteen_bit=choices["precision"] != "float32",
         recompute=spec.gradient_checkpointing,
+        weights=weight_bytes(parts.loaded.model.module),
+        averaged=spec.ema is not None,
     )
     for store in stores:
         sizes = store.sizes.tolist()

@@ -17,7 +17,7 @@ from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.engine import checkpoint, probe, recover
+from luthier.engine import checkpoint, neftune, optim_8bit, probe, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
@@ -32,6 +32,17 @@ from luthier.models.run_models import RunModels
 
 Say = Callable[[str], None]
 
+#: Settings of training that a resumed run must share.
+_EXACT = (
+    "batch_size",
+    "optimizer",
+    "betas",
+    "weight_decay",
+    "seed",
+    "clip_norm",
+    "neftune_alpha",
+    "ema",
+)
 #: The fingerprint of a local model's content.
 _FILES = "the model's files"
 #: That of a mixture or of balanced classes.
@@ -88,7 +99,9 @@ def fit(
         _accept(changed, allow_inexact, say)
     choices = _kept_choices(old, spec, say) if old else {**choices, **_probe(parts)}
     backend = Backend(spec.device, choices["precision"])
+    optim_8bit.check(spec.optimizer, backend.device)
     data, policy = feed(parts, backend, choices, say)
+    neftune.check(spec.neftune_alpha, policy)
     _announce(parts, backend, choices, data, say)
     _check_metric(parts, data)
     done = old.step if old else 0
@@ -190,7 +203,8 @@ def _announce(
 def _take_best(loop: Loop, folder: RunDir, say: Say) -> None:
     assert loop.state.best is not None
     best = loop.state.best[1]
-    checkpoint.load_weights(folder.checkpoint(best), loop.parameters)
+    averaged = loop.spec.ema is not None
+    checkpoint.load_weights(folder.checkpoint(best), loop.parameters, averaged=averaged)
     say(f"stopped early; the result is the best checkpoint, of step {best:,}")
 
 
@@ -216,10 +230,7 @@ def fingerprints(parts: Parts) -> dict[str, str]:
         **_old_rows(parts),
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
         **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
-        **{
-            f"training.{name}": cache.key(training[name])
-            for name in ("batch_size", "optimizer", "betas", "weight_decay", "seed", "clip_norm")
-        },
+        **{f"training.{name}": cache.key(training[name]) for name in _EXACT},
     }
 
 

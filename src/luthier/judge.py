@@ -13,6 +13,7 @@ from typing import Any
 from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.core import kinds
 from luthier.core.contracts import Metric
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.core.words import many
@@ -79,6 +80,10 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         "objective": parts.recipe.objective.kind,
         "method": parts.recipe.method.kind,
     }
+    if isinstance(parts.method, QuantizedBase):
+        note["quantized"] = {"kind": "nf4", "covers_rounding": parts.method.covers_rounding}
+    if loaded.new_tokens:
+        note["new_tokens"] = loaded.new_tokens
     if loaded.head is not None:
         note["head"] = asdict(loaded.head)
         loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id

@@ -15,7 +15,8 @@ from stand_in import annotated, informed, nudge
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Accompanied, Classed, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts_data import Classed
 from luthier.core.contracts_text import Tokenized
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (

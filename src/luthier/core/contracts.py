@@ -4,7 +4,8 @@ A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: 
 defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
 (``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Augmenter``, ``Reward``) that is
 built from it.
-The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`.
+The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`, those
+that judge what came out in :mod:`luthier.core.contracts_scores`.
 
 Shapes as in :mod:`luthier.core.records`.
 """
@@ -18,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from luthier.core.codec import Codec
 from luthier.core.contracts_data import Augmenter as Augmenter
 from luthier.core.contracts_data import Cleaner as Cleaner
 from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored
+from luthier.core.contracts_scores import Metric as Metric
+from luthier.core.contracts_scores import Reward as Reward
+from luthier.core.records import Answer, Batch, Example, Record
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -198,24 +200,6 @@ class Settling(Protocol):
 
 
 @runtime_checkable
-class Classed(Protocol):
-    """An objective whose examples may have one class each, so that classes can be balanced."""
-
-    @property
-    def class_column(self) -> tuple[str, str] | None:
-        """Table and column with the one class of an example, as a number.
-
-        ``None`` where an example has none or several; known once the objective is settled.
-        """
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, by number."""
-        ...
-
-
-@runtime_checkable
 class Accompanied(Protocol):
     """An objective that needs other models beside the policy (a teacher, a reward model).
 
@@ -359,36 +343,4 @@ class Method(Protocol):
 
     def merge(self, model: nn.Module) -> nn.Module:
         """A plain model that computes the same; refused where that has no meaning."""
-        ...
-
-
-class Metric(Protocol):
-    """A figure over examples, kept as rows that can be summed, so that a bootstrap can resample.
-
-    Every name in :attr:`names` is a function of the column sums of its rows: a mean is
-    ``[score, 1]``, perplexity ``[nll, tokens]``, corpus BLEU its n-gram counts.
-    """
-
-    needs: ClassVar[frozenset[str]]
-    names: ClassVar[tuple[str, ...]]
-    higher_is_better: ClassVar[bool]
-
-    def update(self, scored: Scored) -> None:
-        """Adds one example."""
-        ...
-
-    def rows(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Per name, ``[examples, k]`` summable figures in the order of the updates."""
-        ...
-
-    def reduce(self, name: str, totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Column sums ``[..., k]`` to values ``[...]``."""
-        ...
-
-
-class Reward(Protocol):
-    """Scores answers: a rule, a model, a judge."""
-
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        """One number an answer, of the prompt at the same place; more is better."""
         ...

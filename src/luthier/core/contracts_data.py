@@ -132,3 +132,21 @@ class DataModels(Protocol):
     def embed(self, model: str, texts: Sequence[str], say: Callable[[str], None]) -> Floats:
         """Texts as vectors of length one, ``[texts, H]``, by an encoder that a recipe names."""
         ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """An objective whose examples may have one class each, so that classes can be balanced."""
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        ...

@@ -103,12 +103,7 @@ def fit(
         return _windows(example, pieces)
     if policy in ("refuse", "window"):
         raise _refusal(example, limit)
-    if _pooled(example) or cuts is not None:
-        keep: Mask | None = _framed(example, limit, policy, frame)
-    elif policy == "left":
-        keep = _left(example, limit, bos)
-    else:
-        keep = _right(example, limit)
+    keep = _choice(example, limit, policy, bos, frame if _pooled(example) or cuts else None)
     if keep is None:
         return _dropped(example)
     whole = all(keep[start:stop].any() for start, stop in _bounds(example))
@@ -119,6 +114,15 @@ def fit(
     if _rows(example) and not _rows(shorter):
         return _dropped(example)
     return [shorter], Cut(examples=1, tokens=example.size - shorter.size, targets=lost)
+
+
+def _choice(
+    example: Example, limit: int, policy: str, bos: int | None, frame: frozenset[int] | None
+) -> Mask | None:
+    """The tokens that stay of a text in a frame, or of anything without one."""
+    if frame is not None:
+        return _framed(example, limit, policy, frame)
+    return _left(example, limit, bos) if policy == "left" else _right(example, limit)
 
 
 def _refusal(example: Example, limit: int) -> DataError:

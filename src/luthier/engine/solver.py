@@ -55,7 +55,7 @@ class Solver(Loop):
         factor = 1.0
         l2 = self.solve.l2 if self.solve.l2 is not None else STRENGTHS[2]
         if spare and (self.solve.calibrate or self.solve.l2 is None):
-            chosen = self._chosen(self.rows(fitted), self.rows(held))
+            chosen = self._strength(self.rows(fitted), self.rows(held))
             if chosen is None:
                 return "stopped"
             l2, factor = chosen
@@ -68,7 +68,7 @@ class Solver(Loop):
         self._save()
         return "finished"
 
-    def _chosen(self, fitted: Batch, held: Batch) -> tuple[float, float] | None:
+    def _strength(self, fitted: Batch, held: Batch) -> tuple[float, float] | None:
         """The best strength, and the temperature that goes with it; ``None`` at a signal."""
         tried = STRENGTHS if self.solve.l2 is None else (self.solve.l2,)
         best: tuple[float, float, float, dict[str, Tensor]] | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from luthier.core.errors import UserError
 from luthier.core.records import Example, Origin, Segment, Turn
 from luthier.core.rundir import RunDir, read_lines
 from luthier.data.batching import collate
@@ -29,6 +31,26 @@ _BUILT_IN = (
 _COUNT = 8
 #: Tokens of a prompt that are compared; more would take long and show nothing new.
 _LENGTH = 512
+#: The most that a model may change, in nats a token, where its base is no longer rounded. Four
+#: bits cost a good model about 0.01 to 0.05.
+ROUNDING = 0.5
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far two models' predictions are apart on held-out prompts.
+
+    Attributes:
+        divergence: mean Kullback-Leibler divergence of the second from the first, nats a token.
+        largest: largest absolute difference of two logits.
+        agreement: share of tokens whose likeliest successor is the same.
+        tokens: how many were compared.
+    """
+
+    divergence: float
+    largest: float
+    agreement: float
+    tokens: int
 
 
 def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
@@ -88,3 +110,32 @@ def gap(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
             return math.inf
         largest = max(largest, difference)
     return largest
+
+
+def distance(trained: Sequence[Tensor], written: Sequence[Tensor]) -> Distance:
+    """What became of a model's predictions, prompt by prompt ``[T, V]``."""
+    first, second = torch.cat(list(trained)).double(), torch.cat(list(written)).double()
+    before, after = first.log_softmax(-1), second.log_softmax(-1)
+    divergence = (before.exp() * (before - after)).sum(-1).mean()
+    same = (first.argmax(-1) == second.argmax(-1)).double().mean()
+    largest = (first - second).abs().max()
+    return Distance(float(divergence), float(largest), float(same), len(first))
+
+
+def checked(trained: Sequence[Tensor], written: Sequence[Tensor]) -> Distance:
+    """The same, bounded.
+
+    Raises:
+        UserError: the base in full makes another model of the adapter.
+    """
+    found = distance(trained, written)
+    if not found.divergence <= ROUNDING:
+        raise UserError(
+            f"refused: on the base in full the adapter's predictions are {found.divergence:.3f} "
+            f"nats a token from those of the quantised model that was trained; {ROUNDING:g} is "
+            f"allowed, on {found.tokens:,} tokens of held-out prompts",
+            cure="train a few steps with method: lora from this run's model, or use method.start: "
+            "loftq; the run itself is untouched",
+            code="export-differs",
+        )
+    return found

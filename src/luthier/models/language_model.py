@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.records import Batch
+from luthier.models.soft_prompt import Prompted, soft_prompt
 from luthier.models.trunk import TrunkModel
 from luthier.ops.cross_entropy import head_cross_entropy, linear_cross_entropy
 from luthier.ops.logprobs import token_logprobs
@@ -111,6 +112,7 @@ class CausalModel(VocabularyModel):
         self._attend(self.padded_attention)
         self.module.eval()
         try:
-            yield self.module
+            tuned = soft_prompt(self.module) is not None
+            yield Prompted(self.module, self.base) if tuned else self.module
         finally:
             self.module.train(training)

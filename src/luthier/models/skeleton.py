@@ -10,11 +10,12 @@ import torch
 from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
-from luthier.models import heads
+from luthier.models import heads, new_tokens
 from luthier.models.language_model import CausalModel
 from luthier.models.layers import shortened
 from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
 from luthier.models.worlds import WORLDS
+from luthier.ops.quantized import peft
 
 
 def skeleton(
@@ -39,16 +40,16 @@ def skeleton(
     base = base_of(Path(where.name)) if where.kind == "adapter" else where
     module = _empty(base.name, spec, head)
     if where.kind == "adapter" and spec.layers is None:
-        from peft import PeftConfig, get_peft_model
-
         with torch.device("meta"):
-            asked = PeftConfig.from_pretrained(where.name)
+            asked = peft().PeftConfig.from_pretrained(where.name)
             if isinstance(module, heads.PooledClassifier):
-                module.trunk = get_peft_model(module.trunk, asked)
+                module.trunk = peft().get_peft_model(module.trunk, asked)
             else:
-                module = get_peft_model(module, asked)
+                module = peft().get_peft_model(module, asked)
+    known = tokenizer_of(spec)
+    said = new_tokens.add(module, known, new_tokens.read(spec.new_tokens))
     model = CausalModel(module) if head is None else WORLDS[head.kind].model(module)
-    return Loaded(model, tokenizer_of(spec), spec.name)
+    return Loaded(model, known, spec.name, said)
 
 
 def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
