@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from banking77 import table as banking_table
+from distil import table as distil_table
 from entities import table as entity_table
+from repurpose import table as repurpose_table
 from trl_sft import table
 
 import luthier
@@ -64,6 +66,10 @@ def main() -> None:
         parts.append(_storybooks(json.loads(STORYBOOKS.read_text(encoding="utf-8"))))
     if TRL.is_file():
         parts.append(_trl(json.loads(TRL.read_text(encoding="utf-8"))))
+    for name, section in (("distil", _distil), ("repurpose", _repurpose)):
+        file = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if file.is_file():
+            parts.append(section(json.loads(file.read_text(encoding="utf-8"))))
     PAGE.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -242,6 +248,48 @@ def _storybooks(found: dict[str, Any]) -> str:
             "| model | bits per byte |",
             "|---|---|",
             *rows,
+            "",
+        ]
+    )
+
+
+def _distil(found: dict[str, Any]) -> str:
+    """Two layers with and without their teacher."""
+    newest = found["runs"][-1]
+    return "\n".join(
+        [
+            "## Distillation: two layers of six, Banking77",
+            "",
+            "all-MiniLM-L6-v2 tuned in full is the teacher; the student has its layers 0 and 5, "
+            "and learns the same rows from their labels alone or with the teacher's probabilities "
+            "beside them, three epochs either way (`benchmarks/distil.py`). The last row is the "
+            "difference, seed by seed, in points.",
+            "",
+            *distil_table(found["summary"]),
+            "",
+            f"{newest['precision']}, torch {newest['versions']['torch']}.",
+            "",
+        ]
+    )
+
+
+def _repurpose(found: dict[str, Any]) -> str:
+    """An embedding model as a classifier, beside full tuning and Trainer."""
+    newest = found["runs"][-1]
+    return "\n".join(
+        [
+            "## Embeddings put to classifying: clinc150 on all-MiniLM-L6-v2",
+            "",
+            "150 intents, 15,000 training rows and 4,500 test rows (CC-BY-3.0, "
+            "github.com/clinc/oos-eval). `lbfgs` is logistic regression on pooled embeddings, "
+            "calibrated on training rows held out for it; `full` and Trainer train three epochs. "
+            "The last columns are how many times faster the training is "
+            "(`benchmarks/repurpose.py`).",
+            "",
+            *repurpose_table(found["summary"]),
+            "",
+            f"float32, {newest['threads']} threads, {found['machine']['cpu']}, torch "
+            f"{newest['versions']['torch']}, transformers {newest['versions']['transformers']}.",
             "",
         ]
     )

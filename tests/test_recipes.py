@@ -76,6 +76,34 @@ def _sentiment(folder: Path) -> list[str]:
     return made
 
 
+def _student(folder: Path) -> list[str]:
+    """A teacher that knows the rows' 77 classes, trained for a step."""
+    base = classifiers.saved(
+        folder / "base", num_hidden_layers=6, max_position_embeddings=POSITIONS
+    )
+    recipe = yaml.safe_load(find_recipe("student").read_text(encoding="utf-8"))
+    taught = {
+        **{name: recipe[name] for name in ("data", "method")},
+        "model": str(base),
+        "objective": {"kind": "classification", "pooling": "mean"},
+    }
+    teacher = folder / "teacher"
+    luthier.train(taught, [*QUICK, "training.evaluate_every=2", f"output={teacher}"], quiet=True)
+    made = [f"model.name={teacher}", f"objective.teacher={teacher}"]
+    return [*made, "training.evaluate_every=2"]
+
+
+def _embeddings(folder: Path) -> list[str]:
+    model = classifiers.saved(folder, max_position_embeddings=POSITIONS)
+    return [f"model={model}", FEW]
+
+
+def _repurpose(folder: Path) -> list[str]:
+    """All rows, and a bound on the iterations."""
+    model = classifiers.saved(folder, max_position_embeddings=POSITIONS)
+    return [f"model={model}", "method.iterations=3"]
+
+
 #: What stands in for a model or data that are not here; a recipe with neither takes a few rows.
 STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
@@ -84,6 +112,9 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "entities": _encoder,
     "masked-lm": _encoder,
     "sentiment": _sentiment,
+    "student": _student,
+    "embeddings": _embeddings,
+    "repurpose": _repurpose,
 }
 
 
