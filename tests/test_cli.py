@@ -290,6 +290,8 @@ def test_list_without_a_word_lists_everything(capsys: pytest.CaptureFixture[str]
         "Metrics",
         "Formats",
         "Cleaners",
+        "Augmenters",
+        "Combinations",
         "Recipes",
     ]
 
