@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import builders
 import classifiers
 import encoders
 import pytest
@@ -104,6 +105,16 @@ def _repurpose(folder: Path) -> list[str]:
     return [f"model={model}", "method.iterations=3"]
 
 
+def _papers(folder: Path) -> list[str]:
+    """A tiny Phi, whose head has a bias and whose attention ends in a matrix named dense."""
+    tokenizer = builders.tokenizer()
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
+    builders.tiny("phi", **sizes).save_pretrained(folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return [FEW, f"model={folder}"]
+
+
 #: What stands in for a model or data that are not here; a recipe with neither takes a few rows.
 STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
@@ -115,6 +126,7 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "student": _student,
     "embeddings": _embeddings,
     "repurpose": _repurpose,
+    "papers": _papers,
 }
 
 
@@ -137,6 +149,10 @@ def test_a_ready_recipe_runs_two_steps(name: str, tmp_path: Path) -> None:
     run = luthier.train(recipe, overrides, quiet=True)
     assert run.finished
     assert RunDir(run.path).report.is_file()
+    if name == "papers":
+        assert set(run.metrics) >= {"rouge_1", "rouge_2", "rouge_l", "perplexity"}
+        [first, *_] = read_lines(run.folder.samples)
+        assert first["reference"]
     prompts = recipe.get("evaluation", {}).get("prompts", [])
     shown = list(read_lines(run.folder.samples))[: len(prompts)]
     assert [sample["prompt"] for sample in shown] == prompts
