@@ -108,7 +108,7 @@ def _repurpose(folder: Path) -> list[str]:
 def _papers(folder: Path) -> list[str]:
     """A tiny Phi, whose head has a bias and whose attention ends in a matrix named dense."""
     tokenizer = builders.tokenizer()
-    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
     builders.tiny("phi", **sizes).save_pretrained(folder)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
