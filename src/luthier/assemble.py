@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from luthier.core import cache, kinds
@@ -12,8 +13,9 @@ from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
-from luthier.data.parts import Part, read_parts
+from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
+from luthier.data.sides import ChangedError, Sides, read_sides
 from luthier.data.template import TokenizerCodec
 from luthier.models.load import (
     Loaded,
@@ -65,18 +67,29 @@ class Parts:
     validation: tuple[Part, Encoded] | None
 
 
-def assemble(recipe: Recipe, say: Say) -> Parts:
+def assemble(recipe: Recipe, say: Say, *, verify: bool = False) -> Parts:
     """Reads the data, loads the model, encodes the examples.
+
+    Args:
+        recipe: without stages.
+        say: takes a line for the user.
+        verify: read all rows though they are known; see :mod:`luthier.data.sides`.
 
     Raises:
         UserError: whatever of the three is wrong, with its place and cure.
     """
-    objective: Objective = kinds.build("objectives", recipe.objective)
+    try:
+        return _assembled(recipe, say, verify)
+    except ChangedError as error:
+        say(f"begun anew: {error}")
+        return _assembled(recipe, say, verify)
+
+
+def _assembled(recipe: Recipe, say: Say, verify: bool) -> Parts:
     method: Method = kinds.build("methods", recipe.method)
-    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
+    found = sides_of(recipe, say, verify=verify)
+    objective, parts = found.objective, (found.train, found.held)
     if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(parts[0].records, known.labels if known else ())
         recipe = recipe.model_copy(update={"objective": objective.config})
     loaded = load_model(recipe, objective, parts[0], say)
     codec = make_codec(recipe, loaded)
@@ -90,6 +103,27 @@ def assemble(recipe: Recipe, say: Say) -> Parts:
         if pair is not None:
             say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
     return Parts(recipe, objective, method, loaded, codec, train, held)
+
+
+def sides_of(recipe: Recipe, say: Say, *, verify: bool = False) -> Sides:
+    """Both sides of a recipe's rows, and its objective settled on them.
+
+    Raises:
+        DataError: rows that cannot be read or understood.
+    """
+    objective: Objective = kinds.build("objectives", recipe.objective)
+    seed, labels = recipe.training.seed, partial(known_labels, recipe.model)
+    return read_sides(recipe.data, objective, seed, labels, say, verify=verify)
+
+
+def known_labels(spec: ModelSpec) -> Sequence[str]:
+    """Class names that the model to start from already has.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    head = known_head(spec)
+    return head.labels if head else ()
 
 
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:

@@ -17,7 +17,7 @@ from luthier.core.rundir import RunDir
 from luthier.data.check import Ask, Progress, Report, check, sides, silent
 from luthier.data.checks._base import TRAIN, Tokens
 from luthier.data.parts import Part
-from luthier.preview import dressed
+from luthier.preview import dressed, settled
 from luthier.stages import plan
 
 
@@ -89,6 +89,8 @@ def _tokens(recipe: Recipe, objective: Objective, records: Sequence[Record]) -> 
     content = hashlib.sha256()
     for record in records:
         content.update(repr(record).encode("utf-8", "replace"))
+    objective = settled(recipe, objective, records)
+    recipe = recipe.model_copy(update={"objective": objective.config})
     seen = dressed(recipe, objective, Part(tuple(records), content.hexdigest(), 0, ()))
     trunk: Any = seen.loaded.model.trunk
     rows = int(trunk.get_input_embeddings().weight.shape[0])

@@ -115,8 +115,7 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         recompute=spec.gradient_checkpointing,
     )
     for store in stores:
-        sizes = store.sizes.tolist()
-        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
+        check_budget(store.sizes, plan.token_budget, store.origin)
     return plan
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from luthier.assemble import make_codec, scratch_tokenizer
+from luthier.assemble import known_labels, make_codec, scratch_tokenizer
 from luthier.core import kinds
 from luthier.core.contracts import Objective, Settling
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
+from luthier.core.records import Record
 from luthier.data.parts import Part, read_parts
+from luthier.data.sides import Sides
 from luthier.data.template import TokenizerCodec
-from luthier.models.load import Loaded, known_head
+from luthier.models.load import Loaded
 from luthier.models.skeleton import skeleton
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,36 +48,49 @@ class Preview:
     said: list[str]
 
 
-def preview(recipe: Recipe, tokenizer: Any = None) -> Preview:
+#: How a recipe's rows are read and its objective is settled on them.
+Read = Callable[[Recipe, Say], Sides]
+
+
+def preview(recipe: Recipe, tokenizer: Any = None, read: Read | None = None) -> Preview:
     """One run as it would begin.
 
     Args:
         recipe: a recipe without stages.
         tokenizer: of a model from scratch, where an earlier stage has made it.
+        read: another way to its rows than reading all of them.
 
     Raises:
         UserError: no such file, no such model, no row that can be read.
     """
-    objective: Objective = kinds.build("objectives", recipe.objective)
     said: list[str] = []
-    (train, held), faults = _read(recipe, objective, said)
-    found = dressed(recipe, objective, train, tokenizer)
-    return replace(found, held=held, faults=faults, said=[*said, *found.said])
+    sides, faults = _read(recipe, read or _whole, said)
+    if isinstance(sides.objective, Settling):
+        recipe = recipe.model_copy(update={"objective": sides.objective.config})
+    found = dressed(recipe, sides.objective, sides.train, tokenizer)
+    return replace(found, held=sides.held, faults=faults, said=[*said, *found.said])
+
+
+def settled(recipe: Recipe, objective: Objective, records: Sequence[Record]) -> Objective:
+    """The objective with what it takes from the training records.
+
+    Raises:
+        UserError: no such model, or records that it cannot settle on.
+    """
+    if not isinstance(objective, Settling):
+        return objective
+    return objective.settled(records, known_labels(recipe.model))
 
 
 def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = None) -> Preview:
-    """The same for training records that are read already.
+    """The same for training records that are read already, and an objective settled on them.
 
     Raises:
-        UserError: no such model, or records that the objective cannot settle on.
+        UserError: no such model.
     """
     said: list[str] = []
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(train.records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)
@@ -81,19 +99,25 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
 
 
-def _read(
-    recipe: Recipe, objective: Objective, said: list[str]
-) -> tuple[tuple[Part, Part | None], list[Fault]]:
+def _whole(recipe: Recipe, say: Say) -> Sides:
+    objective: Objective = kinds.build("objectives", recipe.objective)
+    train, held = read_parts(recipe.data, objective, recipe.training.seed, say)
+    return Sides(train, held, settled(recipe, objective, train.records))
+
+
+def _read(recipe: Recipe, read: Read, said: list[str]) -> tuple[Sides, list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
-    spec, seed = recipe.data, recipe.training.seed
     try:
-        return read_parts(spec, objective, seed, said.append), []
+        return read(recipe, said.append), []
     except DataError as error:
-        if spec.malformed == "skip":
+        if recipe.data.malformed == "skip":
             raise
         said.clear()
-        lenient = spec.model_copy(update={"malformed": "skip"})
+        lenient = recipe.data.model_copy(update={"malformed": "skip"})
+        objective: Objective = kinds.build("objectives", recipe.objective)
         try:
-            return read_parts(lenient, objective, seed, said.append), list(error.faults)
+            train, held = read_parts(lenient, objective, recipe.training.seed, said.append)
         except DataError:
             raise error from None
+        faults = list(error.faults)
+    return Sides(train, held, settled(recipe, objective, train.records)), faults

@@ -25,7 +25,7 @@ class Part:
     """Records of one side of the split.
 
     Attributes:
-        records: in the order of the sources.
+        records: in the order of the sources; perhaps not read yet (:mod:`luthier.data.sides`).
         fingerprint: of their content and of how they were understood.
         skipped: rows left out because the recipe says so.
         formats: how each source was understood.
@@ -33,12 +33,18 @@ class Part:
         cleaned: what each step of ``data.clean`` changed and dropped.
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     fingerprint: str
     skipped: int
     formats: tuple[str, ...]
     groups: Mapping[Origin, Any] = field(default_factory=dict, compare=False, repr=False)
     cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources that its records came from."""
+        told = getattr(self.records, "sources", None)  # by records that are not read yet
+        return sorted({r.origin.source for r in self.records} if told is None else told)
 
 
 def read_parts(

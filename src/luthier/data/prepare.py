@@ -106,7 +106,7 @@ def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: 
     return cache.key(
         _CACHE_VERSION,
         part.fingerprint,
-        sorted({record.origin.source for record in part.records}),  # examples name their rows
+        part.sources,  # examples name their rows
         objective.config.model_dump(mode="json"),
         _own_source(objective),
         codec.fingerprint(),
