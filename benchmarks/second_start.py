@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SYLLABLES = "ba be bi bo bu da de di do du ka ke ki ko ku ma me mi mo mu ra re ri ro".split()
+SYLLABLES = [c + v for c in "bdkmr" for v in "aeiou"]
 #: Words of a response, drawn between them.
 WORDS = (20, 90)
 
@@ -101,7 +101,7 @@ def start(path: str, verify: bool) -> None:
     import peft  # noqa: F401 - imported by the methods at work otherwise
 
     import luthier
-    from luthier import assemble, feed, fit
+    from luthier import assemble, fit
     from luthier import run as runs
     from luthier.engine import loop
 

@@ -98,7 +98,7 @@ def test_preparing_makes_the_rows_known(
 
 def test_a_run_on_rows_that_changed_is_not_continued(tmp_path: Path, rows: Path) -> None:
     luthier.train(recipe(tmp_path, rows, "one"), quiet=True)
-    again = {"resume": tmp_path / "one", "overrides": ["training.max_steps=3"], "quiet": True}
+    again: dict[str, Any] = {"resume": tmp_path / "one", "overrides": ["training.max_steps=3"]}
     kept = rows.read_bytes()
     rows.write_bytes(kept.replace(b"sum is 7", b"sum is 9"))
     with pytest.raises(RecipeError, match="changed since it began: training data"):
@@ -113,7 +113,7 @@ def test_verify_finds_rows_that_changed_behind_their_time(
 ) -> None:
     luthier.train(recipe(tmp_path, rows, "one"), quiet=True)
     hidden_change(rows)
-    again = {"resume": tmp_path / "one", "overrides": ["training.max_steps=3"]}
+    again: dict[str, Any] = {"resume": tmp_path / "one", "overrides": ["training.max_steps=3"]}
     with pytest.raises(RecipeError, match="changed since it began: training data"):
         luthier.train(**again, verify=True)
     assert f"changed behind an unchanged size and time: {rows}" in capsys.readouterr().out
