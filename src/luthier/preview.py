@@ -12,6 +12,7 @@ from luthier.core.contracts import Objective, Settling
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
 from luthier.core.records import Record
+from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.sides import Sides
 from luthier.data.template import TokenizerCodec
@@ -91,6 +92,8 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     said: list[str] = []
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
+    if recipe.data.balance is not None:
+        balanced(objective)
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)

@@ -15,7 +15,7 @@ import pytest
 from luthier.core import kinds
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
-from luthier.data import sides
+from luthier.data import identity, sides
 from luthier.data.sides import ChangedError, Later, Sides, read_sides
 
 Rows = list[dict[str, Any]]
@@ -87,12 +87,12 @@ def large(path: Path) -> tuple[str, int]:
     source = write(path, rows)
     text = path.read_bytes()
     drawn = random.Random(len(text))
-    last = len(text) - sides._BLOCK
-    places = [0, last, *(drawn.randint(0, last) for _ in range(sides._BETWEEN))]
+    last = len(text) - identity.BLOCK
+    places = [0, last, *(drawn.randint(0, last) for _ in range(identity.BETWEEN))]
     free = (
         at
         for at in range(len(text))
-        if text[at : at + 2] == b"0." and not any(p <= at + 2 < p + sides._BLOCK for p in places)
+        if text[at : at + 2] == b"0." and not any(p <= at + 2 < p + identity.BLOCK for p in places)
     )
     return source, next(free) + 2
 
@@ -211,14 +211,14 @@ OTHERS: dict[str, Any] = {
 
 def test_every_setting_that_decides_records_counts(tmp_path: Path, readings: Readings) -> None:
     source = write(tmp_path / "rows.jsonl", ROWS)
-    settings = set(DataSpec.model_fields) - sides._LATER - {"train"}
+    settings = set(DataSpec.model_fields) - identity.LATER - identity.DRAWN - {"train"}
     spec, sft = DataSpec(train=source), kinds.build("objectives", kinds.config("objectives", "sft"))
-    plain = sides._identity(spec, sft, 0, ())
+    plain = identity.identity(spec, sft, 0, ())
     assert plain is not None
     for name in settings:  # those to come as well: what is no exception counts
         changed = spec.model_copy(update={name: OTHERS.get(name, "another value")})
         if name != "format" or name in OTHERS:
-            assert sides._identity(changed, sft, 0, ()) not in (plain, None), name
+            assert identity.identity(changed, sft, 0, ()) not in (plain, None), name
     begin(source)
     for name, value in OTHERS.items():
         assert readings.of(lambda n=name, v=value: begin(source, **{n: v})) == 1, name
@@ -253,7 +253,7 @@ def test_luthiers_own_code_counts(
 ) -> None:
     source = write(tmp_path / "rows.jsonl", ROWS)
     begin(source)
-    monkeypatch.setattr(sides, "_CODE", ("core/records.py",))
+    monkeypatch.setattr(identity, "_CODE", identity._CODE[1:])
     assert readings.of(lambda: begin(source)) == 1
 
 
@@ -264,7 +264,7 @@ def test_rows_without_files_are_read_at_every_start(tmp_path: Path, readings: Re
     os.mkfifo(pipe)
     sft = kinds.build("objectives", kinds.config("objectives", "sft"))
     for source in (str(pipe), ROWS, "owner/name", [str(pipe)]):
-        assert sides._identity(DataSpec(train=source), sft, 0, ()) is None
+        assert identity.identity(DataSpec(train=source), sft, 0, ()) is None
     assert not list((tmp_path / "cache" / "sides").glob("*/"))
 
 
@@ -312,6 +312,25 @@ def test_a_source_of_its_own_for_validation_counts(tmp_path: Path, readings: Rea
     write(Path(held), ROWS[:6])
     found, _ = begin(source, validation=held)
     assert (readings.seen, len(found.held.records)) == (2, 6)
+
+
+def test_the_sources_of_a_mixture_count_and_their_weights_do_not(
+    tmp_path: Path, readings: Readings
+) -> None:
+    one, two = write(tmp_path / "a.jsonl", ROWS[:20]), write(tmp_path / "b.jsonl", ROWS[20:])
+
+    def mixed(weight: int, **more: Any) -> Any:
+        entries = [{"source": one, "weight": weight}, {"source": two, **more}]
+        return begin(None, mixture=entries)
+
+    first, _ = mixed(1)
+    second, _ = mixed(2)
+    assert readings.seen == 1
+    assert (first.train.mixed, first.train.sources) == (second.train.mixed, second.train.sources)
+    assert second.train.entries == first.train.entries
+    assert readings.of(lambda: mixed(1, limit=5)) == 1
+    write(Path(two), ROWS[21:])
+    assert readings.of(lambda: mixed(1)) == 1
 
 
 def test_faulty_rows_are_never_noted(tmp_path: Path, readings: Readings) -> None:

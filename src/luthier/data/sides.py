@@ -21,16 +21,8 @@ that was written within the last seconds, whose clock could hide a second change
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
-import os
-import random
 import shutil
-import stat
-import sys
-import sysconfig
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,27 +31,19 @@ from pathlib import Path
 from typing import Any, overload
 
 from luthier.core import cache, kinds
-from luthier.core.contracts import KindConfig, Objective, Settling
+from luthier.core.contracts import Objective, Settling
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Record
+from luthier.data.identity import identity
 from luthier.data.kept import keep, kept
 from luthier.data.parts import Part, read_parts
-from luthier.data.patience import Watch, within
-from luthier.data.sources import paths
 
 Say = Callable[[str], None]
+#: Looks at the training and the validation side, and may refuse them.
+Vet = Callable[[Part, Part | None], None]
 
-#: Settings that come into play once there are records.
-_LATER = {"template", "system", "thinking", "max_length", "overlong", "timeout"}
-#: Bytes of a sample, and samples between the first and the last.
-_BLOCK, _BETWEEN = 4096, 8
-#: Nanoseconds that a file must have rested: clocks of file systems are coarse.
-_REST = 2_000_000_000
 _NOTE, _HELD = "note.json", "held.jsonl"
-_PACKAGE = Path(__file__).resolve().parent.parent
-#: Beside ``data/``, the code that decides what a record is.
-_CODE = ("core/records.py", "core/trees.py", "core/recipe_parts.py")
 
 
 class ChangedError(DataError):
@@ -82,16 +66,9 @@ class Sides:
 
 
 class Later(Sequence[Record]):
-    """Records that are read once somebody looks at one; their number is known before.
+    """Records that are read once somebody looks at one; their number is known before."""
 
-    Attributes:
-        sources: names of the sources that they came from.
-    """
-
-    def __init__(
-        self, count: int, sources: Sequence[str], read: Callable[[], Sequence[Record]]
-    ) -> None:
-        self.sources = tuple(sources)
+    def __init__(self, count: int, read: Callable[[], Sequence[Record]]) -> None:
         self._count, self._read = count, read
         self._known: Sequence[Record] | None = None
 
@@ -125,6 +102,7 @@ def read_sides(
     seed: int,
     labels: Callable[[], Sequence[str]],
     say: Say,
+    vet: Vet | None = None,
     *,
     verify: bool = False,
 ) -> Sides:
@@ -136,13 +114,15 @@ def read_sides(
         seed: of the split.
         labels: classes that the model to start from already has; asked where rows settle them.
         say: takes a line for the user.
+        vet: looks at both sides before the objective is settled on them.
         verify: read all content, and say what changed behind an unchanged size and time.
 
     Raises:
         DataError: as :func:`luthier.data.parts.read_parts`, or rows that settle nothing.
     """
+    vet = vet or _unvetted
     names = tuple(labels()) if isinstance(objective, Settling) else ()
-    look = partial(_identity, spec, objective, seed, names)
+    look = partial(identity, spec, objective, seed, names)
     before = look()
     folder = None if before is None else cache.place("sides", before)
     note = None if folder is None else _noted(folder)
@@ -150,14 +130,16 @@ def read_sides(
     if folder is not None and note is not None and not verify:
         for line in note["said"]:
             say(line)
-        return _known(folder, note, read)
+        known = _known(folder, note, partial(read, _unvetted, _silent))
+        vet(known.train, known.held)
+        return known
     said: list[str] = []
 
     def both(line: str) -> None:
         said.append(line)
         say(line)
 
-    found = read(both)
+    found = read(vet, both)
     if verify:
         say(_verdict(note, found, folder))
     if folder is not None and before == look():
@@ -165,8 +147,11 @@ def read_sides(
     return found
 
 
-def _read(spec: DataSpec, objective: Objective, seed: int, names: Sequence[str], say: Say) -> Sides:
+def _read(
+    spec: DataSpec, objective: Objective, seed: int, names: Sequence[str], vet: Vet, say: Say
+) -> Sides:
     train, held = read_parts(spec, objective, seed, say)
+    vet(train, held)
     if isinstance(objective, Settling):
         objective = objective.settled(train.records, names)
     return Sides(train, held, objective)
@@ -217,6 +202,7 @@ def _remember(folder: Path, found: Sides, said: Sequence[str]) -> None:
             "skipped": part.skipped,
             "formats": part.formats,
             "cleaned": part.cleaned,
+            "mixed": part.mixed,
         }
     note["objective"] = found.objective.config.model_dump(mode="json")
     with cache.made(folder) as whole:
@@ -225,12 +211,12 @@ def _remember(folder: Path, found: Sides, said: Sequence[str]) -> None:
             (whole / _HELD).unlink()
 
 
-def _known(folder: Path, note: dict[str, Any], read: Callable[[Say], Sides]) -> Sides:
+def _known(folder: Path, note: dict[str, Any], read: Callable[[], Sides]) -> Sides:
     """What a note says, its records to be read when they are wanted."""
     config = kinds.config("objectives", note["objective"])
 
     def again(name: str) -> Sequence[Record]:
-        found = dict(_named(read(_silent))).get(name)
+        found = dict(_named(read())).get(name)
         if found is None or found.fingerprint != note[name]["fingerprint"]:
             shutil.rmtree(folder, ignore_errors=True)
             raise ChangedError(
@@ -248,9 +234,14 @@ def _known(folder: Path, note: dict[str, Any], read: Callable[[Say], Sides]) -> 
 
     def part(name: str, records: Callable[[], Sequence[Record]]) -> Part:
         one = note[name]
-        later = Later(one["rows"], one["sources"], records)
         return Part(
-            later, one["fingerprint"], one["skipped"], tuple(one["formats"]), {}, one["cleaned"]
+            Later(one["rows"], records),
+            one["fingerprint"],
+            one["skipped"],
+            tuple(one["formats"]),
+            tuple(one["sources"]),
+            cleaned=one["cleaned"],
+            mixed=one["mixed"],
         )
 
     train = part("train", lambda: again("train"))
@@ -258,98 +249,8 @@ def _known(folder: Path, note: dict[str, Any], read: Callable[[Say], Sides]) -> 
     return Sides(train, held, kinds.build("objectives", config))
 
 
-def _identity(spec: DataSpec, objective: Objective, seed: int, names: Sequence[str]) -> str | None:
-    """Hash of all that decides the records, without their content; ``None`` where that is no file.
-
-    A file that changed within the last seconds counts as none.
-    """
-    sources = [
-        s for s in (spec.train, spec.validation) if s is not None and not isinstance(s, int | float)
-    ]
-    found = [paths(source) for source in sources]
-    if None in found:
-        return None
-    files = [path for each in found for path in each or ()]
-
-    def work(watch: Watch) -> list[list[Any] | None]:
-        return [watch.asked(partial(_look, path)) for path in files]
-
-    looks = within(spec.timeout, ", ".join(map(str, files[:3])), work)
-    if None in looks:
-        return None
-    return cache.key(
-        looks,
-        spec.model_dump(mode="json", exclude=_LATER),
-        type(objective.config).__module__,
-        objective.config.model_dump(mode="json"),
-        [kind.__name__ for kind in objective.records],
-        seed,
-        list(names),
-        sys.version,
-        _code(objective),
-        _own_code(spec, objective),
-    )
-
-
-def _look(path: Path) -> list[Any] | None:
-    """What tells a file from another: a sample of its bytes, its place, size and time."""
-    now = time.time_ns()
-    with suppress(OSError):
-        seen = path.stat()
-        if not stat.S_ISREG(seen.st_mode) or now - seen.st_mtime_ns < _REST:
-            return None
-        drawn = random.Random(seen.st_size)
-        last = max(0, seen.st_size - _BLOCK)
-        places = [0, *sorted(drawn.randint(0, last) for _ in range(_BETWEEN)), last]
-        sample = hashlib.sha256()
-        with path.open("rb") as stream:
-            for place in places:
-                stream.seek(place)
-                sample.update(stream.read(_BLOCK))
-        return [os.path.abspath(path), seen.st_size, seen.st_mtime_ns, sample.hexdigest()]
-    return None
-
-
-def _code(objective: Objective) -> str:
-    """Luthier's own code that turns rows into records and settles an objective on them."""
-    digest = hashlib.sha256()
-    files = [*sorted((_PACKAGE / "data").rglob("*.py")), *(_PACKAGE / name for name in _CODE)]
-    for file in [*files, Path(inspect.getfile(type(objective)))]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _own_code(spec: DataSpec, objective: Objective) -> str:
-    """Where a user's own kind has a hand in it: all loaded code that is not installed."""
-    configs = list(_configs([dict(spec), objective.config]))
-    if spec.format != "auto":
-        configs.append(kinds.config("data/formats", spec.format))
-    own = {type(config).__module__.partition(".")[0] for config in configs} - {"luthier"}
-    if not own:
-        return ""
-    installed = tuple({p for n, p in sysconfig.get_paths().items() if "lib" in n})
-    digest = hashlib.sha256()
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None) or ""
-        first = name.partition(".")[0]
-        if not file.endswith(".py") or first in ("luthier", "__main__"):
-            continue
-        if first in own or not os.path.abspath(file).startswith(installed):
-            with suppress(OSError):
-                digest.update(name.encode() + Path(file).read_bytes())
-    return digest.hexdigest()
-
-
-def _configs(value: Any) -> Iterator[KindConfig]:
-    """The settings of kinds that stand somewhere in a recipe's part."""
-    if isinstance(value, KindConfig):
-        yield value
-        value = dict(value)
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from _configs(each)
+def _unvetted(_train: Part, _held: Part | None) -> None:
+    """Nobody looks."""
 
 
 def _silent(_line: str) -> None:
