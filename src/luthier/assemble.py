@@ -14,6 +14,7 @@ from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
+from luthier.core.workers import processes
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
 from luthier.data.mixture import Drawing, balanced, drawing
@@ -137,7 +138,7 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(*parts, share, classes), spec.check, say)
+        settle(vet(*parts, share, classes, processes(spec.workers)), spec.check, say)
 
 
 def encoded(

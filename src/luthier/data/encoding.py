@@ -122,7 +122,9 @@ class Encoder:
             self._prepare()  # someone called the tokenizer with truncation or padding since
         if backend.encode_special_tokens:
             backend.encode_special_tokens = False
-        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        # The fast way keeps no offsets, a fifth of the time; there is one for lists of texts alone.
+        [found] = backend.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = found.ids
         return ids
 
     def _raw(self, text: str) -> list[int]:

@@ -27,7 +27,7 @@ from luthier.data.patience import Watch, within
 from luthier.data.sources import paths
 
 #: Settings that come into play once there are records.
-LATER = {"template", "system", "thinking", "max_length", "overlong", "timeout", "check"}
+LATER = {"template", "system", "thinking", "max_length", "overlong", "timeout", "check", "workers"}
 #: Settings of what an epoch draws; how the sources of a mixture are read counts by itself.
 DRAWN = {"mixture", "temperature", "epoch_length", "balance"}
 #: Bytes of a sample, and samples between the first and the last.

@@ -64,6 +64,32 @@ class ExampleStore(Sequence[Example]):
                 parts.setdefault(f"rows.{head}", []).append(rows[head])
         return cls(_join(parts, types), list(sources))
 
+    @classmethod
+    def joined(cls, stores: Iterable[ExampleStore]) -> ExampleStore:
+        """The examples of several stores, one after the other."""
+        told = [store for store in stores if len(store)]
+        if not told:
+            return cls.build(())
+        names: dict[str, int] = {}
+        for store in told:
+            for source in store.sources:
+                names.setdefault(source, len(names))
+        typed = any("token_types" in store.arrays for store in told)
+        parts: dict[str, list[Any]] = {}
+        ends: dict[str, int] = {}
+        for store in told:
+            arrays = dict(store.arrays)
+            if typed:
+                arrays.setdefault("token_types", np.zeros(store.tokens, dtype=np.int8))
+            numbers = np.array([names[source] for source in store.sources], dtype=np.int32)
+            arrays["origin_source"] = numbers[arrays["origin_source"]]
+            for name, array in arrays.items():
+                if name.endswith("_ends") or name.startswith("rows."):
+                    array = array + ends.get(name, 0)
+                    ends[name] = int(array[-1]) if len(array) else ends.get(name, 0)
+                parts.setdefault(name, []).append(array)
+        return cls({name: np.concatenate(each) for name, each in parts.items()}, list(names))
+
     def save(self, folder: Path, beside: Mapping[str, str] | None = None) -> None:
         """Writes the arrays and files ``beside`` them, through a temporary folder and a rename."""
         with cache.made(folder) as whole:

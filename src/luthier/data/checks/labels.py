@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -68,25 +68,33 @@ class Check(Base):
         self._label = array("I")
         self._length = array("I")
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Of rows with classes: place, number, split, the classes, the only one, the length."""
+        found = []
+        for place, seen in enumerate(rows):
+            labels = seen.record.label if isinstance(seen.record, Labelled) else ()
+            names = (labels,) if isinstance(labels, str) else labels
+            if not names or isinstance(names, float) or any(map(_DECIMAL.fullmatch, names)):
+                continue  # numbers to be predicted; a CSV file has them as text
+            length = 0 if seen.label is None else min(len(seen.whole), 2**31)
+            found.append((place, seen.number, seen.split, names, seen.label, length))
+        return found
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
         """A label that the training rows, or the recipe, do not have."""
-        labels = seen.record.label if isinstance(seen.record, Labelled) else ()
-        names = (labels,) if isinstance(labels, str) else labels
-        if isinstance(names, float) or any(map(_DECIMAL.fullmatch, names)):
-            return  # numbers to be predicted; a CSV file has them as text
-        for name in names:
-            allowed = self._allowed(seen.split)
-            if allowed and name not in allowed:
-                yield UNKNOWN.at(
-                    seen.place,
-                    f"the label '{name}' is not in the label set",
-                    nearest(name, allowed),
-                )
-            self._counts[seen.split][name] += 1
-        if seen.label is not None and names:
-            self._rows.append(seen.number)
-            self._label.append(self._numbers.setdefault(seen.label, len(self._numbers)))
-            self._length.append(min(len(seen.whole), 2**31))
+        for place, number, split, names, label, length in digest:
+            for name in names:
+                allowed = self._allowed(split)
+                if allowed and name not in allowed:
+                    message = f"the label '{name}' is not in the label set"
+                    at = self.known.places.at(number)
+                    yield place, UNKNOWN.at(at, message, nearest(name, allowed))
+                self._counts[split][name] += 1
+            if label is not None:
+                self._rows.append(number)
+                self._label.append(self._numbers.setdefault(label, len(self._numbers)))
+                self._length.append(length)
 
     def close(self) -> Iterable[Finding]:
         """What the counts of each class show."""
