@@ -121,7 +121,7 @@ def start(path: str, verify: bool) -> None:
         setattr(module, name, clocked)
 
     for module, name in [
-        (assemble, "read_sides"),
+        (assemble, "known_parts"),
         (assemble, "load_model"),
         (assemble, "make_codec"),
         (assemble, "encode"),
@@ -141,7 +141,7 @@ def start(path: str, verify: bool) -> None:
         spent["first_batch"] = now - before
         whole = spent.pop("assemble")
         model = spent.pop("load_model")
-        inner = sum(spent[name] for name in ("read_sides", "make_codec", "encode"))
+        inner = sum(spent[name] for name in ("known_parts", "make_codec", "encode"))
         spent["assemble, the rest"] = whole - model - inner
         total = now - imported - model
         spent["the rest"] = total - sum(spent.values())

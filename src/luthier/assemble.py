@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Answered, Method, Objective, Settling
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
 from luthier.core.workers import processes
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
-from luthier.data.mixture import Drawing, balanced, drawing
-from luthier.data.order import Pool
+from luthier.data.mixture import balanced, drawing
+from luthier.data.order import generator
 from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
-from luthier.data.sides import ChangedError, Sides, Vet, read_sides
+from luthier.data.sides import ChangedError, known_parts
+from luthier.data.sides import settle as settle_on
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
+from luthier.data_models import OpenedModels
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -33,8 +36,13 @@ from luthier.models.load import (
     tokenizer_at,
 )
 from luthier.models.tokenizer import train_tokenizer
+from luthier.objectives._pulled import Pulled
+from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
+
+#: In the key of the generator that arranges held-out examples; no epoch is.
+_HELD_OUT = 2**31
 
 
 #: What the template path counts, in words.
@@ -48,6 +56,15 @@ TEMPLATE_EVENTS = {
     "thinking_dropped": "thinking parts left out",
     "thinking_masked": "thinking parts read and not learned",
     "spurious_space": "answers where the tokenizer adds a space",
+    "words_unseen": "words of which the tokenizer leaves nothing",
+}
+
+
+#: Kind of head -> what a model with it is, and the objective for it.
+_OTHERS = {
+    "classification": ("a classifier", "classification"),
+    "token_classification": ("a classifier of tokens", "token_classification"),
+    "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 
 
@@ -64,6 +81,8 @@ class Parts:
         train: training records and examples.
         validation: held-out ones, or ``None``.
         drawing: what an epoch draws, and its pools, where that is not every example once.
+        retained: old rows that the run must not forget.
+        companions: teachers and the like, without their weights.
     """
 
     recipe: Recipe
@@ -73,7 +92,9 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
-    drawing: tuple[Drawing, tuple[Pool, ...]] | None = None
+    drawing: Drawn | None = None
+    retained: Retained | None = None
+    companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
 def assemble(recipe: Recipe, say: Say, *, vetting: bool = True, verify: bool = False) -> Parts:
@@ -96,40 +117,69 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True, verify: bool = F
 
 
 def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
+    objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-
-    def vet(train: Part, held: Part | None) -> None:
-        if vetting:
-            vetted(recipe, (train, held), say)
-
-    found = sides_of(recipe, say, vet, verify=verify)
-    objective, parts = found.objective, (found.train, found.held)
-    if isinstance(objective, Settling):
-        recipe = recipe.model_copy(update={"objective": objective.config})
+    models = OpenedModels(recipe.training.device)
+    first, second = known_parts(
+        recipe.data, objective, recipe.training.seed, say, models, verify=verify
+    )
+    if vetting:
+        vetted(recipe, (first, second), say)
+    recipe, objective = settled(recipe, objective, first)
     if recipe.data.balance is not None:
         balanced(objective)  # refuses before weights load
-    loaded = load_model(recipe, objective, parts[0], say)
+    seen = companions.look(recipe, objective)
+    if isinstance(objective, Answered):
+        first = answers.answer(first, objective, recipe.training.device, say)
+    loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
         (part, encoded(recipe, part, objective, loaded, codec, say if vetting else None))
         if part
         else None
-        for part in parts
+        for part in (first, second)
     )
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
-            say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
+            say(describe(name, pair[1].counts, noun(objective)))
     drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    kept = retained(recipe, objective, codec, say)
+    if kept and kept.replayed and recipe.retain:
+        old = kept.replayed[1].examples
+        joined, drawn = replayed(train[1].examples, drawn, old, recipe.retain.replay)
+        train = (train[0], replace(train[1], examples=joined))
     for line in drawn[0].lines() if drawn else ():
         say(line)
-    return Parts(recipe, objective, method, loaded, codec, train, held, drawn)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept, seen)
+
+
+def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
+    """Both with what only the rows, or the models that exist, can say (a classifier's classes).
+
+    Where the recipe asks for a pull towards the start, the objective has it from here on.
+
+    Raises:
+        UserError: no such model, or records that the objective cannot settle on.
+    """
+    if recipe.retain is not None and recipe.retain.kl:
+        kept: Any = Pulled(objective, recipe.model.name, recipe.retain.kl)
+        return recipe, kept
+    if not isinstance(objective, Settling):
+        return recipe, objective
+    known = companions.labels_of(objective)
+    if not known and (head := known_head(recipe.model)) is not None:
+        known = head.labels
+    made = settle_on(objective, part, known)
+    return recipe.model_copy(update={"objective": made.config}), made
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
-    """Checks a run's records as ``data.check`` says.
+    """Checks a run's records as ``data.check`` says; those that were made are left out.
 
     Raises:
         DataError: they have errors, and the recipe does not say to go on.
@@ -138,7 +188,8 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(*parts, share, classes, processes(spec.workers)), spec.check, say)
+        found = vet(*parts, share, classes, processes(spec.workers))
+        settle(found, spec.check, say)
 
 
 def encoded(
@@ -164,25 +215,29 @@ def encoded(
     return made
 
 
-def sides_of(recipe: Recipe, say: Say, vet: Vet | None = None, *, verify: bool = False) -> Sides:
-    """Both sides of a recipe's rows, and its objective settled on them.
-
-    Raises:
-        DataError: rows that cannot be read or understood.
-    """
-    objective: Objective = kinds.build("objectives", recipe.objective)
-    seed, labels = recipe.training.seed, partial(known_labels, recipe.model)
-    return read_sides(recipe.data, objective, seed, labels, say, vet, verify=verify)
+def noun(objective: Objective) -> str:
+    """What the targets of an objective are, where its data are described."""
+    kinds_of_head = {head.kind for head in objective.heads}
+    if "lm" in kinds_of_head:
+        return "of them learned"
+    return "of them to be hidden in turn" if "masked_lm" in kinds_of_head else "labels"
 
 
-def known_labels(spec: ModelSpec) -> Sequence[str]:
-    """Class names that the model to start from already has.
+def held_out(parts: Parts) -> Sequence[Example]:
+    """The held-out examples as every measurement sees them: arranged once."""
+    if parts.validation is None:
+        return []
+    return arranged_once(parts.objective, parts.validation[1].examples, parts.recipe.training.seed)
 
-    Raises:
-        UserError: there is no such model.
-    """
-    head = known_head(spec)
-    return head.labels if head else ()
+
+def arranged_once(
+    objective: Objective, examples: Sequence[Example], seed: int
+) -> Sequence[Example]:
+    """Examples arranged by a generator of their own; as they are where nothing is to change."""
+    first = list(examples[:1])
+    if objective.arrange(first, generator(seed, _HELD_OUT)) is first:
+        return examples
+    return list(objective.arrange(list(examples), generator(seed, _HELD_OUT)))
 
 
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:
@@ -196,9 +251,10 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     if recipe.model.architecture is None:
         loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
         if loaded.head is not None and not own:
+            what, cure = _OTHERS.get(loaded.head.kind, _OTHERS["classification"])
             raise RecipeError(
-                f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",
-                cure="name a language model, or set objective: classification",
+                f"'{recipe.model.name}' is {what}, and '{kind}' learns with a language model",
+                cure=f"name a language model, or set objective: {cure}",
             )
         return loaded
     if own:
@@ -260,6 +316,8 @@ def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
         f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
+    if made := sum(step["made"] for step in counts.get("augmented", {}).values()):
+        line += f"; {made:,} of the rows made by data.augment"
     cut = counts["cut"]
     if cut["windows"]:
         line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"

@@ -16,7 +16,7 @@ from luthier.core.workers import processes
 from luthier.data.check import Ask, Progress, Report, check, sides, silent
 from luthier.data.checks._base import TRAIN, Tokens
 from luthier.data.parts import Part
-from luthier.preview import dressed, settled
+from luthier.preview import dressed
 from luthier.stages import alone, begun_tokenizer
 
 
@@ -94,8 +94,6 @@ def _tokens(
     content = hashlib.sha256()
     for record in records:
         content.update(repr(record).encode("utf-8", "replace"))
-    objective = settled(recipe, objective, records)
-    recipe = recipe.model_copy(update={"objective": objective.config})
     part = Part(tuple(records), content.hexdigest(), 0, ())
     seen = dressed(recipe, objective, part, tokenizer)
     trunk: Any = seen.loaded.model.trunk

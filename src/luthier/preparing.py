@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from luthier.assemble import describe, encoded, sides_of, vetted
+from luthier.assemble import describe, encoded, noun, vetted
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
 from luthier.data.mixture import drawing
 from luthier.data.parts import Part
-from luthier.data.sides import ChangedError
+from luthier.data.sides import ChangedError, known_parts
 from luthier.data.writing import write_rows
 from luthier.preview import Preview
 from luthier.stages import previews
@@ -53,7 +53,7 @@ def prepare(recipe: Recipe, output: Path | None = None, *, verify: bool = False)
 
 def _each(recipe: Recipe, output: Path | None, verify: bool) -> list[Prepared]:
     found = []
-    read = partial(sides_of, verify=verify)
+    read = partial(known_parts, verify=verify)
     for number, seen in enumerate(previews(recipe, read), start=1):
         inner = output / f"stage-{number}" if output and recipe.stages else output
         found.append(_prepared(seen, inner))
@@ -68,9 +68,7 @@ def _prepared(seen: Preview, output: Path | None) -> Prepared:
     for name, part in _sides(seen):
         made = encoded(seen.recipe, part, seen.objective, seen.loaded, seen.codec, said.append)
         counts[name] = made.counts
-        said.append(
-            describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
-        )
+        said.append(describe(name, made.counts, noun(seen.objective)))
         if name == "train" and (
             drawn := drawing(seen.recipe.data, seen.objective, part, made.examples)
         ):

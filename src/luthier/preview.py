@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from luthier.assemble import known_labels, make_codec, scratch_tokenizer
+from luthier import companions
+from luthier.assemble import make_codec, scratch_tokenizer, settled
 from luthier.core import kinds
-from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts import Answered, Objective
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
-from luthier.core.recipe import Recipe
-from luthier.core.records import Record
+from luthier.core.recipe import DataSpec, Recipe
 from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
-from luthier.data.sides import Sides
 from luthier.data.template import TokenizerCodec
+from luthier.data_models import OpenedModels
 from luthier.models.load import Loaded
 from luthier.models.skeleton import skeleton
 
@@ -49,78 +51,73 @@ class Preview:
     said: list[str]
 
 
-#: How a recipe's rows are read and its objective is settled on them.
-Read = Callable[[Recipe, Say], Sides]
+#: A way to a recipe's rows, as :func:`luthier.data.parts.read_parts` is one.
+Read = Callable[[DataSpec, Objective, int, Say, OpenedModels], tuple[Part, Part | None]]
 
 
-def preview(recipe: Recipe, tokenizer: Any = None, read: Read | None = None) -> Preview:
+def preview(recipe: Recipe, tokenizer: Any = None, read: Read = read_parts) -> Preview:
     """One run as it would begin.
 
     Args:
         recipe: a recipe without stages.
         tokenizer: of a model from scratch, where an earlier stage has made it.
-        read: another way to its rows than reading all of them.
+        read: the way to its rows.
 
     Raises:
         UserError: no such file, no such model, no row that can be read.
     """
+    objective: Objective = kinds.build("objectives", recipe.objective)
     said: list[str] = []
-    sides, faults = _read(recipe, read or _whole, said)
-    if isinstance(sides.objective, Settling):
-        recipe = recipe.model_copy(update={"objective": sides.objective.config})
-    found = dressed(recipe, sides.objective, sides.train, tokenizer)
-    return replace(found, held=sides.held, faults=faults, said=[*said, *found.said])
-
-
-def settled(recipe: Recipe, objective: Objective, records: Sequence[Record]) -> Objective:
-    """The objective with what it takes from the training records.
-
-    Raises:
-        UserError: no such model, or records that it cannot settle on.
-    """
-    if not isinstance(objective, Settling):
-        return objective
-    return objective.settled(records, known_labels(recipe.model))
+    (train, held), faults = _read(recipe, objective, said, read)
+    found = dressed(recipe, objective, train, tokenizer)
+    return replace(found, held=held, faults=faults, said=[*said, *found.said])
 
 
 def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = None) -> Preview:
-    """The same for training records that are read already, and an objective settled on them.
+    """The same for training records that are read already.
 
     Raises:
-        UserError: no such model.
+        UserError: no such model, or records that the objective cannot settle on.
     """
     said: list[str] = []
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
+    recipe, objective = settled(recipe, objective, train)
     if recipe.data.balance is not None:
         balanced(objective)
+    seen = companions.look(recipe, objective)
+    said += [each.words for each in seen.values()]
+    if isinstance(objective, Answered):
+        said.append(f"'{objective.answerer}' will answer the training prompts; here are the rows'")
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     said += [*loaded.said, *codec.said]
     policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
     return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
 
 
-def _whole(recipe: Recipe, say: Say) -> Sides:
-    objective: Objective = kinds.build("objectives", recipe.objective)
-    train, held = read_parts(recipe.data, objective, recipe.training.seed, say)
-    return Sides(train, held, settled(recipe, objective, train.records))
+def _aloud(line: str) -> None:
+    """What is said of a preview is said when it is done; what leaves the machine, before."""
+    print(line, file=sys.stderr, flush=True)
 
 
-def _read(recipe: Recipe, read: Read, said: list[str]) -> tuple[Sides, list[Fault]]:
+def _read(
+    recipe: Recipe, objective: Objective, said: list[str], read: Read
+) -> tuple[tuple[Part, Part | None], list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
+    spec, seed = recipe.data, recipe.training.seed
+    models = OpenedModels(recipe.training.device, aloud=_aloud)
     try:
-        return read(recipe, said.append), []
+        return read(spec, objective, seed, said.append, models), []
     except DataError as error:
-        if recipe.data.malformed == "skip":
+        if spec.malformed == "skip":
             raise
         said.clear()
-        lenient = recipe.data.model_copy(update={"malformed": "skip"})
-        objective: Objective = kinds.build("objectives", recipe.objective)
+        lenient = spec.model_copy(update={"malformed": "skip"})
         try:
-            train, held = read_parts(lenient, objective, recipe.training.seed, said.append)
+            return read_parts(lenient, objective, seed, said.append, models), list(error.faults)
         except DataError:
             raise error from None
-        faults = list(error.faults)
-    return Sides(train, held, settled(recipe, objective, train.records)), faults

@@ -24,6 +24,7 @@ from luthier.core.errors import RecipeError
 from luthier.core.lock import refuse_held
 from luthier.core.recipe import ModelSpec, Recipe
 from luthier.core.rundir import RunDir, write_stage_list, write_text
+from luthier.data.parts import read_parts
 from luthier.data.sources import read
 from luthier.engine.backend import Backend
 from luthier.engine.recover import clear
@@ -120,7 +121,7 @@ def begun_tokenizer(recipe: Recipe, stage: int = 1) -> Any:
     return preview(begun.recipe).loaded.tokenizer
 
 
-def previews(recipe: Recipe, read: Read | None = None) -> Iterator[Preview]:
+def previews(recipe: Recipe, read: Read = read_parts) -> Iterator[Preview]:
     """Every run of a recipe as it would begin, in order; see :func:`luthier.preview.preview`.
 
     A stage that continues one before has its model's shape and, from scratch, its tokenizer: the

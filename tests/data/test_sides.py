@@ -8,7 +8,8 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,7 +17,8 @@ from luthier.core import kinds
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
 from luthier.data import identity, sides
-from luthier.data.sides import ChangedError, Later, Sides, read_sides
+from luthier.data.parts import Part
+from luthier.data.sides import ChangedError, Later, known_parts, settle
 
 Rows = list[dict[str, Any]]
 ROWS: Rows = [{"prompt": f"q {i}", "response": "words " * (i % 5 + 1)} for i in range(40)]
@@ -64,11 +66,16 @@ def write(path: Path, rows: Rows) -> str:
     return rested(path)
 
 
+class Found(NamedTuple):
+    train: Part
+    held: Any
+
+
 def begin(source: Any, kind: Any = "sft", seed: int = 0, *, verify: bool = False, **s: Any) -> Any:
     said: list[str] = []
     spec = DataSpec(train=source, **{"validation": 0.25, **s})
     objective = kinds.build("objectives", kinds.config("objectives", kind))
-    return read_sides(spec, objective, seed, lambda: (), said.append, verify=verify), said
+    return Found(*known_parts(spec, objective, seed, said.append, verify=verify)), said
 
 
 def overwrite(path: Path, at: int, byte: bytes) -> None:
@@ -126,15 +133,40 @@ def test_a_second_start_reads_nothing_and_knows_the_same(
     assert readings.seen == 2
 
 
-def test_what_an_objective_takes_from_the_rows_is_known_too(
+def test_what_an_objective_takes_from_the_rows_is_kept_by_their_content(
     tmp_path: Path, readings: Readings
 ) -> None:
     source = write(tmp_path / "rows.jsonl", LABELLED)
+    objective = kinds.build("objectives", kinds.config("objectives", "classification"))
     first, _ = begin(source, "classification")
+    made = settle(objective, first.train, ())
     second, _ = begin(source, "classification")
+    assert settle(objective, second.train, ()).config == made.config
     assert readings.seen == 1
-    assert second.objective.config == first.objective.config
-    assert second.objective.config.classes == ("a", "b")
+    assert made.config.classes == ("a", "b")
+    assert settle(objective, second.train, ("b", "a")).config.classes == ("b", "a")
+    write(Path(source), [*LABELLED, *({"text": f"text {i}!", "label": "c"} for i in range(9))])
+    other, _ = begin(source, "classification")
+    assert settle(objective, other.train, ()).config.classes == ("a", "b", "c")
+
+
+def test_rows_that_a_model_chose_are_read_at_every_start(
+    tmp_path: Path, readings: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "rows.jsonl", ROWS)
+    plain = sides.read_parts
+
+    def asking(*arguments: Any) -> Any:
+        arguments[-1].embed("a model", ["text"], None)
+        return plain(*arguments)
+
+    monkeypatch.setattr(sides, "read_parts", asking)
+    spec = DataSpec(train=source, validation=0)
+    objective = kinds.build("objectives", kinds.config("objectives", "sft"))
+    models: Any = SimpleNamespace(embed=lambda *_: None)
+    for count in (1, 2):
+        known_parts(spec, objective, 0, lambda line: None, models)
+        assert readings.seen == count
 
 
 def test_one_byte_and_a_new_time_are_seen(tmp_path: Path, readings: Readings) -> None:
@@ -209,16 +241,17 @@ OTHERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_every_setting_that_decides_records_counts(tmp_path: Path, readings: Readings) -> None:
     source = write(tmp_path / "rows.jsonl", ROWS)
     settings = set(DataSpec.model_fields) - identity.LATER - identity.DRAWN - {"train"}
     spec, sft = DataSpec(train=source), kinds.build("objectives", kinds.config("objectives", "sft"))
-    plain = identity.identity(spec, sft, 0, ())
+    plain = identity.identity(spec, sft, 0)
     assert plain is not None
     for name in settings:  # those to come as well: what is no exception counts
         changed = spec.model_copy(update={name: OTHERS.get(name, "another value")})
         if name != "format" or name in OTHERS:
-            assert identity.identity(changed, sft, 0, ()) not in (plain, None), name
+            assert identity.identity(changed, sft, 0) not in (plain, None), name
     begin(source)
     for name, value in OTHERS.items():
         assert readings.of(lambda n=name, v=value: begin(source, **{n: v})) == 1, name
@@ -264,7 +297,7 @@ def test_rows_without_files_are_read_at_every_start(tmp_path: Path, readings: Re
     os.mkfifo(pipe)
     sft = kinds.build("objectives", kinds.config("objectives", "sft"))
     for source in (str(pipe), ROWS, "owner/name", [str(pipe)]):
-        assert identity.identity(DataSpec(train=source), sft, 0, ()) is None
+        assert identity.identity(DataSpec(train=source), sft, 0) is None
     assert not list((tmp_path / "cache" / "sides").glob("*/"))
 
 
@@ -344,7 +377,6 @@ def test_faulty_rows_are_never_noted(tmp_path: Path, readings: Readings) -> None
 def test_nothing_held_out_is_known_as_nothing(tmp_path: Path, readings: Readings) -> None:
     source = write(tmp_path / "rows.jsonl", ROWS)
     for _ in range(2):
-        found: Sides
         found, _ = begin(source, validation=0)
         assert found.held is None
     assert readings.seen == 1

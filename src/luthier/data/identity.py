@@ -14,7 +14,7 @@ import stat
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _CODE = ("core/records.py", "core/trees.py", "core/recipe_parts.py", "core/recipe_sources.py")
 
 
-def identity(spec: DataSpec, objective: Objective, seed: int, names: Sequence[str]) -> str | None:
+def identity(spec: DataSpec, objective: Objective, seed: int) -> str | None:
     """Hash of all that decides the records; ``None`` where their files cannot be told so.
 
     That is where there are none (rows in memory, pipes, the hub), and where one was written within
@@ -48,8 +48,7 @@ def identity(spec: DataSpec, objective: Objective, seed: int, names: Sequence[st
     Args:
         spec: the recipe's data part.
         objective: as the recipe has it.
-        seed: of the split.
-        names: classes that the model to start from already has.
+        seed: the run's.
     """
     readings = list(spec.readings())
     if spec.validation is not None and not isinstance(spec.validation, int | float):
@@ -74,9 +73,8 @@ def identity(spec: DataSpec, objective: Objective, seed: int, names: Sequence[st
         objective.config.model_dump(mode="json"),
         [kind.__name__ for kind in objective.records],
         seed,
-        list(names),
         sys.version,
-        _code(objective),
+        code(objective),
         _own_code(spec, objective),
     )
 
@@ -100,8 +98,8 @@ def _look(path: Path) -> list[Any] | None:
     return None
 
 
-def _code(objective: Objective) -> str:
-    """Luthier's own code that turns rows into records and settles an objective on them."""
+def code(objective: object) -> str:
+    """Hash of Luthier's own code that turns rows into records, and of an objective's."""
     digest = hashlib.sha256()
     files = [*sorted((_PACKAGE / "data").rglob("*.py")), *(_PACKAGE / name for name in _CODE)]
     for file in [*files, Path(inspect.getfile(type(objective)))]:

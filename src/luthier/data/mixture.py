@@ -16,6 +16,7 @@ import numpy as np
 
 from luthier.core.contracts import Classed, Objective
 from luthier.core.errors import DataError, RecipeError
+from luthier.core.marks import bare
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Ints
 from luthier.data.order import Pool
@@ -116,7 +117,7 @@ def grouping(spec: DataSpec, objective: Objective, part: Part) -> Callable[[Exam
         head, column = balanced(objective)
         return lambda example: int(example.targets[head][column][0])
     if part.mixed:
-        return lambda example: part.mixed[example.origin.source]
+        return lambda example: part.mixed[bare(example.origin.source)]
     return None
 
 

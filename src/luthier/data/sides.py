@@ -1,8 +1,8 @@
 """Both sides of a recipe's rows, without reading what was read before.
 
 A start of the same recipe on the same files finds what an earlier one learned of them: each
-side's content fingerprint (under which its tokens lie in the cache), its counts, and the
-objective's settled settings. Its records are then read only once somebody asks for them.
+side's content fingerprint (under which its tokens lie in the cache, and what was found wrong with
+it) and its counts. Its records are then read only once somebody asks for them.
 
 What makes two starts the same is their *identity*: path, size, time of the last change and a
 sample of the bytes of every file, the settings that decide records, the text of Luthier's own
@@ -15,8 +15,8 @@ the note is thrown away and :class:`ChangedError` raised: whoever holds tokens o
 begins anew. The held-out records themselves are kept beside the note, as measuring wants them
 after hours of training in which the file may well have been edited.
 
-Rows in memory, pipes and the hub have no such identity and are read at every start. So is a file
-that was written within the last seconds, whose clock could hide a second change.
+Rows in memory, pipes and the hub have no such identity and are read at every start; so are rows
+that a model wrote or chose, and a file that was written within the last seconds.
 """
 
 from __future__ import annotations
@@ -25,44 +25,28 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from luthier.core import cache, kinds
 from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts_data import DataModels
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Record
-from luthier.data.identity import identity
+from luthier.data.identity import code, identity
 from luthier.data.kept import keep, kept
 from luthier.data.parts import Part, read_parts
 
 Say = Callable[[str], None]
-#: Looks at the training and the validation side, and may refuse them.
-Vet = Callable[[Part, Part | None], None]
+Sides = tuple[Part, Part | None]
 
-_NOTE, _HELD = "note.json", "held.jsonl"
+_NOTE, _HELD, _OBJECTIVE = "note.json", "held.jsonl", "objective.json"
 
 
 class ChangedError(DataError):
     """The rows are not those that were read before, though their files look the same."""
-
-
-@dataclass(frozen=True)
-class Sides:
-    """A recipe's rows, and what they settle.
-
-    Attributes:
-        train: training records.
-        held: held-out ones.
-        objective: with everything known that it takes from the rows.
-    """
-
-    train: Part
-    held: Part | None
-    objective: Objective
 
 
 class Later(Sequence[Record]):
@@ -96,65 +80,81 @@ class Later(Sequence[Record]):
         return self._known
 
 
-def read_sides(
+def known_parts(
     spec: DataSpec,
     objective: Objective,
     seed: int,
-    labels: Callable[[], Sequence[str]],
     say: Say,
-    vet: Vet | None = None,
+    models: DataModels | None = None,
     *,
     verify: bool = False,
 ) -> Sides:
-    """Training and validation side, read where they are not known yet.
+    """Training and validation records, read where they are not known yet.
 
     Args:
         spec: the recipe's data part.
-        objective: as the recipe has it.
-        seed: of the split.
-        labels: classes that the model to start from already has; asked where rows settle them.
+        objective: its record types are looked for.
+        seed: the run's.
         say: takes a line for the user.
-        vet: looks at both sides before the objective is settled on them.
+        models: opens what ``data.augment`` or ``data.subset`` name; where one of them is asked,
+            the rows are read at every start.
         verify: read all content, and say what changed behind an unchanged size and time.
 
     Raises:
-        DataError: as :func:`luthier.data.parts.read_parts`, or rows that settle nothing.
+        DataError: as :func:`luthier.data.parts.read_parts`.
     """
-    vet = vet or _unvetted
-    names = tuple(labels()) if isinstance(objective, Settling) else ()
-    look = partial(identity, spec, objective, seed, names)
-    before = look()
+    before = identity(spec, objective, seed)
     folder = None if before is None else cache.place("sides", before)
     note = None if folder is None else _noted(folder)
-    read = partial(_read, spec, objective, seed, names)
     if folder is not None and note is not None and not verify:
         for line in note["said"]:
             say(line)
-        known = _known(folder, note, partial(read, _unvetted, _silent))
-        vet(known.train, known.held)
-        return known
+        return _known(folder, note, partial(read_parts, spec, objective, seed, _silent, models))
     said: list[str] = []
 
     def both(line: str) -> None:
         said.append(line)
         say(line)
 
-    found = read(vet, both)
+    asked = _Asked(models)
+    found = read_parts(spec, objective, seed, both, asked)
+    folder = None if asked.used else folder
     if verify:
         say(_verdict(note, found, folder))
-    if folder is not None and before == look():
+    if folder is not None and before == identity(spec, objective, seed):
         _remember(folder, found, said)
     return found
 
 
-def _read(
-    spec: DataSpec, objective: Objective, seed: int, names: Sequence[str], vet: Vet, say: Say
-) -> Sides:
-    train, held = read_parts(spec, objective, seed, say)
-    vet(train, held)
-    if isinstance(objective, Settling):
-        objective = objective.settled(train.records, names)
-    return Sides(train, held, objective)
+def settle(objective: Settling, part: Part, known: Sequence[str]) -> Objective:
+    """What :meth:`~luthier.core.contracts.Settling.settled` makes of records, kept by content.
+
+    Raises:
+        DataError: records that the objective cannot settle on.
+    """
+    config = cast(Objective, objective).config
+    name = cache.key(part.fingerprint, config.model_dump(mode="json"), list(known), code(objective))
+    place = cache.place("settled", name)
+    with suppress(OSError, ValueError):
+        plain = json.loads((place / _OBJECTIVE).read_text(encoding="utf-8"))
+        made: Objective = kinds.build("objectives", kinds.config("objectives", plain))
+        return made
+    made = objective.settled(part.records, known)
+    with cache.made(place) as folder:
+        plain = json.dumps(made.config.model_dump(mode="json"))
+        (folder / _OBJECTIVE).write_text(plain, encoding="utf-8")
+    return made
+
+
+class _Asked:
+    """Opens models as another does, and knows whether one was asked for."""
+
+    def __init__(self, models: DataModels | None) -> None:
+        self._models, self.used = models, False
+
+    def __getattr__(self, name: str) -> Any:
+        self.used = True
+        return getattr(self._models, name)
 
 
 def _verdict(note: dict[str, Any] | None, found: Sides, folder: Path | None) -> str:
@@ -179,7 +179,8 @@ def _verdict(note: dict[str, Any] | None, found: Sides, folder: Path | None) -> 
 
 
 def _named(found: Sides) -> list[tuple[str, Part]]:
-    return [("train", found.train), *([("held", found.held)] if found.held else [])]
+    train, held = found
+    return [("train", train), *([("held", held)] if held else [])]
 
 
 def _noted(folder: Path) -> dict[str, Any] | None:
@@ -203,17 +204,17 @@ def _remember(folder: Path, found: Sides, said: Sequence[str]) -> None:
             "formats": part.formats,
             "cleaned": part.cleaned,
             "mixed": part.mixed,
+            "augmented": part.augmented,
         }
-    note["objective"] = found.objective.config.model_dump(mode="json")
+    held = found[1]
     with cache.made(folder) as whole:
         (whole / _NOTE).write_text(json.dumps(note, default=dict), encoding="utf-8")
-        if found.held is not None and not keep(whole / _HELD, found.held.records):
+        if held is not None and not keep(whole / _HELD, held.records):
             (whole / _HELD).unlink()
 
 
 def _known(folder: Path, note: dict[str, Any], read: Callable[[], Sides]) -> Sides:
     """What a note says, its records to be read when they are wanted."""
-    config = kinds.config("objectives", note["objective"])
 
     def again(name: str) -> Sequence[Record]:
         found = dict(_named(read())).get(name)
@@ -242,15 +243,12 @@ def _known(folder: Path, note: dict[str, Any], read: Callable[[], Sides]) -> Sid
             tuple(one["sources"]),
             cleaned=one["cleaned"],
             mixed=one["mixed"],
+            augmented=one["augmented"],
         )
 
     train = part("train", lambda: again("train"))
     held = part("held", held_out) if note["held"] else None
-    return Sides(train, held, kinds.build("objectives", config))
-
-
-def _unvetted(_train: Part, _held: Part | None) -> None:
-    """Nobody looks."""
+    return train, held
 
 
 def _silent(_line: str) -> None:

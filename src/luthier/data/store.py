@@ -65,30 +65,30 @@ class ExampleStore(Sequence[Example]):
         return cls(_join(parts, types), list(sources))
 
     @classmethod
-    def joined(cls, stores: Iterable[ExampleStore]) -> ExampleStore:
-        """The examples of several stores, one after the other."""
-        told = [store for store in stores if len(store)]
-        if not told:
-            return cls.build(())
-        names: dict[str, int] = {}
-        for store in told:
-            for source in store.sources:
-                names.setdefault(source, len(names))
-        typed = any("token_types" in store.arrays for store in told)
-        parts: dict[str, list[Any]] = {}
-        ends: dict[str, int] = {}
-        for store in told:
-            arrays = dict(store.arrays)
-            if typed:
-                arrays.setdefault("token_types", np.zeros(store.tokens, dtype=np.int8))
-            numbers = np.array([names[source] for source in store.sources], dtype=np.int32)
-            arrays["origin_source"] = numbers[arrays["origin_source"]]
-            for name, array in arrays.items():
-                if name.endswith("_ends") or name.startswith("rows."):
-                    array = array + ends.get(name, 0)
-                    ends[name] = int(array[-1]) if len(array) else ends.get(name, 0)
-                parts.setdefault(name, []).append(array)
-        return cls({name: np.concatenate(each) for name, each in parts.items()}, list(names))
+    def joined(cls, stores: Sequence[ExampleStore]) -> ExampleStore:
+        """The examples of several stores, which have the same tables, end to end."""
+        stores = [store for store in stores if len(store)] or [cls.build(())]
+        sources = list(dict.fromkeys(name for store in stores for name in store.sources))
+        arrays: Arrays = {}
+        for name in dict.fromkeys(name for store in stores for name in store.arrays):
+            pieces, ends = [], 0
+            for store in stores:
+                piece = store._column(name, sources)
+                pieces.append(piece + ends if name in _ENDS or name.startswith("rows.") else piece)
+                if name in _ENDS or name.startswith("rows."):
+                    ends = int(pieces[-1][-1]) if len(pieces[-1]) else ends
+            arrays[name] = np.concatenate(pieces)
+        return cls(arrays, sources)
+
+    def _column(self, name: str, sources: Sequence[str]) -> npt.NDArray[Any]:
+        """An array as a store with these sources has it; token types that are missing are 0."""
+        if name == "origin_source":
+            places = np.array([sources.index(each) for each in self.sources], dtype=np.int32)
+            column: npt.NDArray[Any] = places[self.arrays[name]]
+            return column
+        if name == "token_types" and name not in self.arrays:
+            return np.zeros(self.tokens, dtype=np.int8)
+        return self.arrays[name]
 
     def save(self, folder: Path, beside: Mapping[str, str] | None = None) -> None:
         """Writes the arrays and files ``beside`` them, through a temporary folder and a rename."""
@@ -181,6 +181,10 @@ _COLUMNS = {
     "origin_source": np.int32,
     "origin_line": np.int64,
 }
+
+
+#: Columns that hold where something ends, counted over the whole store.
+_ENDS = ("segment_ends", "example_ends")
 
 
 def _join(parts: dict[str, list[Any]], types: list[Any]) -> Arrays:

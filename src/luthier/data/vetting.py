@@ -42,7 +42,7 @@ def vet(
         workers: processes that look at records, once there are many.
     """
     sides = [(TRAIN, train), *([("validation", held)] if held else [])]
-    named = [(name, part.fingerprint, part.sources) for name, part in sides]
+    named = [(name, part.real_fingerprint, part.sources) for name, part in sides]
     place = cache.place("checks", cache.key(_VERSION, named, share, list(classes)))
     if (place / _FILE).is_file():
         return Findings.of(json.loads((place / _FILE).read_text(encoding="utf-8")))
@@ -58,7 +58,7 @@ def _seen(sides: Sequence[tuple[str, Part]], known: Known, workers: int) -> Find
     findings, places = Findings(), known.places
     with Checks(known, findings, workers) as checks:
         for name, part in sides:
-            for record in part.records:
+            for record in part.real.records:
                 if not places.sources or places.sources[-1] != record.origin.source:
                     places.sources.append(record.origin.source)
                 number = places.add(record.origin.line, name)
