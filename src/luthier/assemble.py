@@ -17,12 +17,15 @@ from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
+from luthier.core.workers import processes
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
 from luthier.data.mixture import balanced, drawing
 from luthier.data.order import generator
-from luthier.data.parts import Part, read_parts
+from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
+from luthier.data.sides import ChangedError, known_parts
+from luthier.data.sides import settle as settle_on
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
 from luthier.data_models import OpenedModels
@@ -97,21 +100,32 @@ class Parts:
     companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
-def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
+def assemble(recipe: Recipe, say: Say, *, vetting: bool = True, verify: bool = False) -> Parts:
     """Reads the data, checks it, loads the model, encodes the examples.
 
     Args:
         recipe: of one run.
         say: takes a line for the user.
         vetting: whether the data is checked as ``data.check`` says.
+        verify: read all rows though they are known; see :mod:`luthier.data.sides`.
 
     Raises:
         UserError: whatever of the three is wrong, with its place and cure.
     """
+    try:
+        return _assembled(recipe, say, vetting, verify)
+    except ChangedError as error:
+        say(f"begun anew: {error}")
+        return _assembled(recipe, say, vetting, verify)
+
+
+def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
     models = OpenedModels(recipe.training.device)
-    first, second = read_parts(recipe.data, objective, recipe.training.seed, say, models)
+    first, second = known_parts(
+        recipe.data, objective, recipe.training.seed, say, models, verify=verify
+    )
     if vetting:
         vetted(recipe, (first, second), say)
     recipe, objective = settled(recipe, objective, first)
@@ -163,7 +177,7 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
     known = companions.labels_of(objective)
     if not known and (head := known_head(recipe.model)) is not None:
         known = head.labels
-    made = objective.settled(part.records, known)
+    made = settle_on(objective, part, known)
     return recipe.model_copy(update={"objective": made.config}), made
 
 
@@ -177,7 +191,8 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(parts[0].real, parts[1], share, classes), spec.check, say)
+        found = vet(*parts, share, classes, processes(spec.workers))
+        settle(found, spec.check, say)
 
 
 def encoded(

@@ -199,8 +199,7 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         averaged=spec.ema is not None,
     )
     for store in stores:
-        sizes = store.sizes.tolist()
-        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
+        check_budget(store.sizes, plan.token_budget, store.origin)
     return plan
 
 

@@ -190,6 +190,9 @@ class DataSpec(Settings):
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)
     """Take at most so many rows of each source, for a try."""
+    workers: Count | Literal["auto"] = "auto"
+    """Processes that check rows and put them into tokens, once there are many; ``auto`` takes as
+    many as pay off. What they make is the same however many there are."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds to wait for a source that gives nothing (a pipe, a disk of the network, a hub's
     stream) before it is named in an error."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -387,8 +388,9 @@ def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin)
         An example whose ``lm`` table has a row for every learned token but the very first one,
         which nothing precedes.
     """
-    tokens = np.array([token for run, _ in pieces for token in run], dtype=np.int64)
-    learned = np.array([flag for run, flag in pieces for _ in run], dtype=bool)
+    tokens = np.array([*chain.from_iterable(run for run, _ in pieces)], dtype=np.int64)
+    flags = np.array([flag for _, flag in pieces], dtype=bool)
+    learned = np.repeat(flags, np.array([len(run) for run, _ in pieces], dtype=np.int64))
     places = np.flatnonzero(learned)
     places = places[places > 0]
     table: dict[str, npt.NDArray[Any]] = {
