@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,16 @@ from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Record, SourceTarget, Text
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
+from luthier.data.streams import PairCodec
 from luthier.data.template import TokenizerCodec
+from luthier.models.encoder_decoder import EncoderDecoderModel
 from luthier.models.load import (
     Loaded,
     from_scratch,
+    is_encoder_decoder,
     known_head,
     load,
     locate,
@@ -107,6 +110,7 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
                 f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",
                 cure="name a language model, or set objective: classification",
             )
+        _check_streams(loaded, objective, recipe)
         return loaded
     if own:
         raise RecipeError(
@@ -114,7 +118,29 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
             cure="pretrain one first (objective: language_modeling), or name one",
         )
     tokenizer = scratch_tokenizer(recipe.model, part, say)
-    return from_scratch(recipe.model, tokenizer, recipe.training.seed)
+    loaded = from_scratch(recipe.model, tokenizer, recipe.training.seed)
+    _check_streams(loaded, objective, recipe)
+    return loaded
+
+
+def _check_streams(loaded: Loaded, objective: Objective, recipe: Recipe) -> None:
+    """Refuses an objective that has no source for an encoder to read."""
+    model = loaded.model
+    if not isinstance(model, EncoderDecoderModel):
+        return
+    if not any(issubclass(SourceTarget, kind) for kind in objective.records):
+        raise RecipeError(
+            f"{loaded.name} has an encoder and a decoder ({model.config.model_type}), and "
+            f"'{recipe.objective.kind}' learns with a decoder alone",
+            cure="set objective: seq2seq, or take a causal model",
+            code="pairing",
+        )
+    idle = [name for name in ("system", "thinking") if getattr(recipe.data, name) != "keep"]
+    if idle:
+        raise RecipeError(
+            f"data.{idle[0]} has no meaning for an encoder-decoder: it has no turns",
+            cure="take it out",
+        )
 
 
 def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
@@ -125,14 +151,17 @@ def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
         return tokenizer_at(locate(spec.tokenizer, weights=False))
     settings = spec.tokenizer or TokenizerSpec()
     assert part is not None
-    folder = cache.place("tokenizers", cache.key(part.fingerprint, settings.model_dump()))
+    ends = is_encoder_decoder(spec)
+    known = (part.fingerprint, settings.model_dump(), *(["ends"] if ends else []))
+    folder = cache.place("tokenizers", cache.key(*known))
     if not (folder / "tokenizer.json").is_file():
         say(f"training a tokenizer of {settings.vocab_size:,} tokens on the training text")
         records = list(part.records)
         random.Random(0).shuffle(records)
         texts = (text for record in records[: settings.sample] for text in texts_of(record))
         with cache.made(folder) as whole:
-            train_tokenizer(texts, settings.vocab_size).save_pretrained(whole)
+            trained = train_tokenizer(texts, settings.vocab_size, ends=ends)
+            trained.save_pretrained(whole)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -144,6 +173,8 @@ def texts_of(record: Record) -> list[str]:
         return [turn.content for turn in record.turns]
     if isinstance(record, ConversationTree):
         return [node.turn.content for node in record.nodes]
+    if isinstance(record, SourceTarget):
+        return [record.source, record.target]
     return []
 
 
@@ -152,11 +183,39 @@ def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
     limit = loaded.context
     if recipe.data.max_length is not None:
         limit = min(limit, recipe.data.max_length)
+    if (pair := pair_codec(loaded, pair_note(recipe), limit)) is not None:
+        return pair
     return TokenizerCodec(
         loaded.tokenizer,
         template=recipe.data.template,
         system=recipe.data.system,
         thinking=recipe.data.thinking,
+        max_length=limit,
+    )
+
+
+def pair_note(recipe: Recipe) -> dict[str, Any]:
+    """What a run keeps of how its encoder-decoder reads and writes, beside the weights."""
+    languages = [getattr(recipe.objective, f"{s}_language", None) for s in ("source", "target")]
+    return {"template": recipe.data.template, "languages": languages}
+
+
+def pair_codec(loaded: Loaded, note: Mapping[str, Any], limit: int) -> PairCodec | None:
+    """The codec of an encoder-decoder, ``None`` of any other model.
+
+    Args:
+        loaded: the model.
+        note: from :func:`pair_note`, or nothing of what was not trained here.
+        limit: tokens that either side may have.
+    """
+    if not isinstance(loaded.model, EncoderDecoderModel):
+        return None
+    source, target = note.get("languages") or (None, None)
+    return PairCodec(
+        loaded.tokenizer,
+        template=note.get("template"),
+        start=loaded.model.start_token,
+        languages=(source, target),
         max_length=limit,
     )
 

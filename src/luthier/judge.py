@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from luthier.assemble import Parts, load_model
+from luthier.assemble import Parts, load_model, pair_note
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.records import Example, Record, Scored
@@ -28,8 +28,9 @@ from luthier.evaluation.measure import (
 from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.statistics import compare
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.encoder_decoder import EncoderDecoderModel
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import Loaded, load, save_note
+from luthier.models.load import PAIR, Loaded, load, save_note
 
 Say = Callable[[str], None]
 
@@ -68,12 +69,22 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation = loaded.model.base.generation_config
         generation.eos_token_id = parts.codec.end_tokens
         generation.pad_token_id = loaded.tokenizer.pad_token_id
+        if isinstance(loaded.model, EncoderDecoderModel):
+            note[PAIR] = pair_note(parts.recipe)
+            _begun(generation, parts.codec.decoder_prompt or [])
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
     temporary.rename(folder.model)
+
+
+def _begun(generation: Any, prompt: Sequence[int]) -> None:
+    """What plain transformers feeds the decoder before it writes."""
+    generation.decoder_start_token_id = prompt[0]
+    if len(prompt) > 1:
+        generation.forced_bos_token_id = prompt[1]
 
 
 def judge(folder: RunDir, parts: Parts, say: Say) -> None:
@@ -181,9 +192,17 @@ def _side(
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
     sampler = Sampler(
-        loaded.model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context
+        loaded.model.generating,
+        loaded.tokenizer,
+        parts.codec.end_tokens,
+        loaded.context,
+        parts.codec.decoder_prompt,
     )
-    sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
+    sampling = Sampling(
+        max_new_tokens=min(spec.max_new_tokens, loaded.context // 2),
+        num_beams=spec.num_beams,
+        length_penalty=spec.length_penalty,
+    )
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)

@@ -31,6 +31,21 @@ class Piece:
     answer: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """A source and its target as an encoder-decoder takes them.
+
+    Attributes:
+        read: what the encoder reads.
+        fed: what the decoder is fed, the target shifted right behind its start token.
+        written: what it must write at each of these places, its end token last.
+    """
+
+    read: tuple[int, ...]
+    fed: tuple[int, ...]
+    written: tuple[int, ...]
+
+
 class Codec(Protocol):
     """Text to tokens and back: the one path, for training and for generation alike."""
 
@@ -53,6 +68,10 @@ class Codec(Protocol):
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Turns up to where the assistant begins to speak."""
+        ...
+
+    def streams(self, source: str, target: str) -> Streams | None:
+        """A source and its target where the model has an encoder; ``None`` where it has none."""
         ...
 
     def texts(self, text: str, pair: str | None = None) -> tuple[list[int], list[int] | None]:

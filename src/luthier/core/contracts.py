@@ -129,7 +129,7 @@ class Objective(Protocol):
     records: ClassVar[tuple[type[Record], ...]]
     metrics: ClassVar[tuple[str, ...]]
     #: What becomes of an example longer than the context unless the recipe says otherwise:
-    #: ``window`` (consecutive windows, nothing lost) or ``refuse``.
+    #: ``window`` (consecutive windows, nothing lost), ``refuse``, or a cut that is counted.
     overlong: ClassVar[str]
     #: Whether the loss asks for ``models.reference()``, which is then kept at step 0.
     needs_reference: ClassVar[bool]
@@ -248,6 +248,19 @@ class Uncoupled(Protocol):
     """
 
     independent_leaves: ClassVar[bool]
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    """An objective whose examples are a source and its target, in that order, and nothing else.
+
+    A cut then shortens the source's text, never what a template writes around it.
+    """
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Longest source and longest target in tokens, beside the bound of the context."""
+        ...
 
 
 class Generator(Protocol):

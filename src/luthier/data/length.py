@@ -90,7 +90,7 @@ def fit(
     if example.depth() <= limit:
         return [example], Cut()
     if policy == "drop":
-        return _dropped(example)
+        return dropped(example)
     if policy == "window" and _dividable(example):
         return _windows(example, limit)
     if policy in ("refuse", "window"):
@@ -102,14 +102,14 @@ def fit(
     else:
         keep = _right(example, limit)
     if keep is None:
-        return _dropped(example)
+        return dropped(example)
     whole = all(keep[start:stop].any() for start, stop in _bounds(example))
     if not whole and not independent:
-        return _dropped(example)
-    shorter = _kept(example, keep)
-    lost = _rows(example) - _rows(shorter)
-    if _rows(example) and not _rows(shorter):
-        return _dropped(example)
+        return dropped(example)
+    shorter = kept(example, keep)
+    lost = target_rows(example) - target_rows(shorter)
+    if target_rows(example) and not target_rows(shorter):
+        return dropped(example)
     return [shorter], Cut(examples=1, tokens=example.size - shorter.size, targets=lost)
 
 
@@ -122,8 +122,9 @@ def _refusal(example: Example, limit: int) -> DataError:
     )
 
 
-def _dropped(example: Example) -> tuple[list[Example], Cut]:
-    return [], Cut(tokens=example.size, targets=_rows(example), dropped=1)
+def dropped(example: Example) -> tuple[list[Example], Cut]:
+    """Nothing of it, and what that costs."""
+    return [], Cut(tokens=example.size, targets=target_rows(example), dropped=1)
 
 
 def _dividable(example: Example) -> bool:
@@ -134,11 +135,11 @@ def _dividable(example: Example) -> bool:
 
 
 def _windows(example: Example, limit: int) -> tuple[list[Example], Cut]:
-    had = _rows(example)
+    had = target_rows(example)
     windows, tokens = [], 0
     for start in range(0, example.size, limit):
         window = _window(example, start, min(start + limit, example.size))
-        if had and not _rows(window):
+        if had and not target_rows(window):
             tokens += window.size
         else:
             windows.append(window)
@@ -202,7 +203,7 @@ def _right(example: Example, limit: int) -> Mask:
     return keep
 
 
-def _kept(example: Example, keep: Mask) -> Example:
+def kept(example: Example, keep: Mask) -> Example:
     """The example with the chosen tokens only; segments left empty are taken out."""
     bounds = _bounds(example)
     alive = [bool(keep[start:stop].any()) for start, stop in bounds]
@@ -299,7 +300,8 @@ def _length(table: Mapping[str, npt.NDArray[Any]]) -> int:
     return len(next(iter(table.values()))) if table else 0
 
 
-def _rows(example: Example) -> int:
+def target_rows(example: Example) -> int:
+    """Rows of all of its tables."""
     return sum(_length(table) for table in example.targets.values())
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from luthier.core import cache
 from luthier.core.codec import Codec
-from luthier.core.contracts import Objective, Uncoupled
+from luthier.core.contracts import Objective, Sourced, Uncoupled
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
 from luthier.data.length import Cut, fit
+from luthier.data.length_pairs import fit_pair
 from luthier.data.parts import Part
 from luthier.data.store import ExampleStore
 
@@ -91,6 +92,8 @@ def fitting(
     Raises:
         DataError: it is too long, under ``overlong: refuse``.
     """
+    if isinstance(objective, Sourced):
+        return fit_pair(example, codec.max_length, policy, objective.bounds, codec.source_frame)
     return fit(
         example,
         codec.max_length,

@@ -14,9 +14,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
-from luthier.core.codec import Piece
+from luthier.core.codec import Piece, Streams
 from luthier.core.errors import UserError
 from luthier.core.records import Turn
 from luthier.data import templates_default
@@ -68,7 +69,7 @@ class TokenizerCodec:
         self._max_length = max_length
         self._thinking = thinking
         self._encoder = Encoder(tokenizer, self.counts)
-        self._head, self._tail = _surroundings(tokenizer)
+        self._head, self._tail = surroundings(tokenizer)
         self._between = _between(tokenizer, self._head, self._tail)
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         bos = tokenizer.bos_token_id
@@ -125,6 +126,24 @@ class TokenizerCodec:
             return whole, None
         split = len(first) if pair is not None else len(whole)
         return whole, [0] * split + [1] * (len(whole) - split)
+
+    def streams(self, source: str, target: str) -> Streams | None:  # noqa: ARG002 - the protocol's
+        """A model without an encoder has one stream."""
+        return None
+
+    @property
+    def decoder_prompt(self) -> list[int] | None:
+        """What a decoder behind an encoder is fed before it writes; ``None`` without an encoder."""
+        return None
+
+    @cached_property
+    def source_frame(self) -> tuple[int, int]:
+        """How many tokens of every prompt stand before and after the text that is asked."""
+        one, other = (self.prompt((Turn("user", text),)) for text in ("x", "0"))
+        same = [a == b for a, b in zip(one, other, strict=False)]
+        before = same.index(False) if False in same else len(same)
+        same = [a == b for a, b in zip(one[before:][::-1], other[before:][::-1], strict=False)]
+        return before, same.index(False) if False in same else len(same)
 
     @property
     def frame(self) -> frozenset[int]:
@@ -322,10 +341,11 @@ class TokenizerCodec:
         return sorted({*ids, *([] if eos is None else [eos])})
 
 
-def _surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids that the tokenizer's own post-processor puts before and after a text."""
-    bare = tokenizer("x", add_special_tokens=False).input_ids
-    whole = tokenizer("x").input_ids
+def surroundings(tokenizer: Any, *, target: bool = False) -> tuple[list[int], list[int]]:
+    """Ids that the tokenizer itself puts before and after a text, or after a target."""
+    name = "text_target" if target else "text"
+    bare = tokenizer(**{name: "x"}, add_special_tokens=False).input_ids
+    whole = tokenizer(**{name: "x"}).input_ids
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]

@@ -10,7 +10,7 @@ import yaml
 from luthier.core.rundir import RunDir, write_text
 from luthier.evaluation.report_classes import majority
 from luthier.models.heads import HEAD_FILE
-from luthier.models.load import read_note
+from luthier.models.load import PAIR, read_note
 
 
 def write(run: RunDir) -> None:
@@ -91,7 +91,8 @@ def _loading(run: RunDir, adapter: bool) -> list[str]:
     if (run.model / HEAD_FILE).is_file():
         assert head is not None
         return _loading_pooled(adapter, head["pooling"])
-    task = "CausalLM" if head is None else "SequenceClassification"
+    plain = "Seq2SeqLM" if PAIR in read_note(run.model) else "CausalLM"
+    task = plain if head is None else "SequenceClassification"
     model = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
     more = f", num_labels={len(head['labels'])}" if adapter and head is not None else ""
     library = "peft" if adapter else "transformers"
@@ -123,6 +124,11 @@ def _loading_pooled(adapter: bool, pooling: str) -> list[str]:
 
 def _kept(run: RunDir) -> list[str]:
     head = read_note(run.model).get("head")
+    pair = read_note(run.model).get(PAIR)
+    if pair is not None:
+        template = pair["template"]
+        shown = "as it stands" if template is None else f"as `{template}`"
+        return [f"The encoder reads a source {shown}.", ""]
     if head is None:
         return ["The chat template is saved with the tokenizer.", ""]
     names = ", ".join(f"`{name}`" for name in head["labels"][:12])

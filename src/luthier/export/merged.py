@@ -16,6 +16,7 @@ from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
 from luthier.models import heads
+from luthier.models.encoder_decoder import auto_class
 from luthier.models.load import Loaded, read_note, save_note
 
 #: Merging in float32 rounds each weight once.
@@ -41,7 +42,7 @@ def write(run: RunDir, loaded: Loaded, folder: Path) -> None:
 
 def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """What plain transformers computes from the folder; a linear head on a trunk is ours."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     if (folder / heads.HEAD_FILE).is_file():
         model = heads.ClassifierModel(heads.PooledClassifier.from_pretrained(folder))
@@ -53,7 +54,8 @@ def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
         classifier.eval()
         with torch.no_grad():
             return [classifier(torch.tensor([list(p)])).logits.float() for p in prompts]
-    module = AutoModelForCausalLM.from_pretrained(
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    module = auto_class(config).from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     return [_golden.logits(module, prompt) for prompt in prompts]

@@ -52,7 +52,7 @@ class CausalModel(TrunkModel):
             head.weight,
             table["token"],
             table["weight"],
-            bias=head.bias,
+            bias=head.bias if head.bias is not None else self._logit_bias(),
             smoothing=smoothing,
             softcap=softcap,
             scale=scale,
@@ -70,6 +70,8 @@ class CausalModel(TrunkModel):
         softcap, scale = self._logit_shape()
         if scale != 1.0:
             out = out * scale
+        if (bias := self._logit_bias()) is not None:
+            out = out + bias
         return out if softcap is None else torch.tanh(out / softcap) * softcap
 
     @contextmanager
@@ -87,6 +89,10 @@ class CausalModel(TrunkModel):
         """The head where it is one plain matrix; ``None`` where an adapter sits on it."""
         head = self.base.get_output_embeddings()
         return head if type(head) is nn.Linear else None
+
+    def _logit_bias(self) -> Tensor | None:
+        """A bias that an architecture keeps beside its head."""
+        return None
 
     def _logit_shape(self) -> tuple[float | None, float]:
         """Soft cap and factor that some architectures put on their logits."""

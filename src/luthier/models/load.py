@@ -18,11 +18,14 @@ from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
 from luthier.models import heads
 from luthier.models.heads import ClassifierModel, PooledClassifier
+from luthier.models.encoder_decoder import auto_class, language_model
 from luthier.models.language_model import CausalModel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
 NOTE = "luthier.json"
+#: In it, of an encoder-decoder: the template around its sources, and the languages.
+PAIR = "pair"
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def load(
         classifier = ClassifierModel(module)
         classifier.check()
         return Loaded(classifier, tokenizer, spec.name or "", said)
-    return Loaded(CausalModel(module), tokenizer, spec.name or "", said)
+    return Loaded(language_model(module), tokenizer, spec.name or "", said)
 
 
 def known_head(spec: ModelSpec) -> Head | None:
@@ -186,7 +189,7 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
         RecipeError: unknown architecture, or a setting that it does not have.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     assert spec.architecture is not None
     if spec.architecture not in CONFIG_MAPPING:
@@ -194,17 +197,10 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
         hint = close if close.startswith("did you mean") else "transformers has none of that name"
         raise RecipeError(f"unknown model.architecture '{spec.architecture}': {hint}")
     try:
-        config = AutoConfig.for_model(
-            spec.architecture,
-            **{
-                "vocab_size": len(tokenizer),
-                "bos_token_id": tokenizer.bos_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-                **spec.config,
-            },
-        )
         known = AutoConfig.for_model(spec.architecture)
+        config = AutoConfig.for_model(
+            spec.architecture, **{**_tokens_of(tokenizer, known), **spec.config}
+        )
     except (ValueError, KeyError, StrictDataclassError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
         raise RecipeError(f"model.config of '{spec.architecture}': {reason}") from error
@@ -215,8 +211,17 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
                 f"{nearest(name, known.to_dict())}"
             )
     torch.manual_seed(seed)
-    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return Loaded(CausalModel(module), tokenizer, f"{spec.architecture} from scratch")
+    module = auto_class(config).from_config(config, dtype=torch.float32)
+    return Loaded(language_model(module), tokenizer, f"{spec.architecture} from scratch")
+
+
+def is_encoder_decoder(spec: ModelSpec) -> bool:
+    """Whether a model from scratch will have an encoder beside its decoder."""
+    from transformers import CONFIG_MAPPING
+
+    if spec.architecture not in CONFIG_MAPPING:
+        return False
+    return bool(getattr(CONFIG_MAPPING[spec.architecture](), "is_encoder_decoder", False))
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -234,6 +239,29 @@ def read_note(folder: Path) -> dict[str, Any]:
     """What :func:`save_note` wrote; empty where there is none."""
     path = folder / NOTE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _tokens_of(tokenizer: Any, known: Any) -> dict[str, Any]:
+    """What a config must know of its tokenizer.
+
+    Raises:
+        RecipeError: an encoder-decoder whose tokenizer has no token to end a target, or to start.
+    """
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    ids = {"vocab_size": len(tokenizer), **ids, "pad_token_id": tokenizer.pad_token_id}
+    if not getattr(known, "is_encoder_decoder", False):
+        return ids
+    if ids["eos_token_id"] is None or ids["pad_token_id"] is None:
+        raise RecipeError(
+            f"an encoder-decoder ({known.model_type}) needs an end-of-text and a padding token, "
+            "and model.tokenizer lacks one",
+            cure="take another tokenizer, or train one: model.tokenizer: {vocab_size: 4096}",
+        )
+    # As T5: the decoder starts with the padding token. BART would force its own end token.
+    ids["decoder_start_token_id"] = ids["pad_token_id"]
+    if hasattr(known, "forced_eos_token_id"):
+        ids["forced_eos_token_id"] = ids["eos_token_id"]
+    return ids
 
 
 def _folder(path: Path) -> Where:
@@ -285,8 +313,6 @@ def _config(where: Where, options: dict[str, Any], dropout: float | None) -> Any
 def _weights(
     where: Where, options: dict[str, Any], head: Head | None, seed: int, dropout: float | None
 ) -> tuple[nn.Module, list[str]]:
-    from transformers import AutoModelForCausalLM
-
     config = _config(where, options, dropout)
     head = head or heads.kept(where.name, config)
     module: nn.Module
@@ -295,7 +321,7 @@ def _weights(
             warnings.simplefilter("ignore", FutureWarning)
             if head is not None:
                 return heads.build(where.name, head, options, config, seed)
-            module, found = AutoModelForCausalLM.from_pretrained(
+            module, found = auto_class(config).from_pretrained(
                 where.name,
                 config=config,
                 dtype=torch.float32,

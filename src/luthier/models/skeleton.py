@@ -11,8 +11,8 @@ from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
 from luthier.models import heads
+from luthier.models.encoder_decoder import auto_class, language_model
 from luthier.models.heads import ClassifierModel
-from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
 
 
@@ -48,12 +48,12 @@ def skeleton(
                 module.trunk = get_peft_model(module.trunk, asked)
             else:
                 module = get_peft_model(module, asked)
-    model = ClassifierModel(module) if head is not None else CausalModel(module)
+    model = ClassifierModel(module) if head is not None else language_model(module)
     return Loaded(model, tokenizer_at(where if own else base), spec.name)
 
 
 def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
     if spec.revision is not None:
@@ -63,7 +63,7 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
         if head is not None:
             return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
+            return auto_class(config).from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
             )
     except (OSError, ValueError) as error:
