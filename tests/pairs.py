@@ -98,4 +98,3 @@ def saved(folder: Path, name: str = "t5", **changes: Any) -> Path:
     model(name, **changes).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
-

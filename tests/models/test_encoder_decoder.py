@@ -37,9 +37,7 @@ def loss_and_gradients(
     return loss.detach(), builders.gradients(module)
 
 
-def transformers_own(
-    module: Any, chosen: list[Example]
-) -> tuple[Tensor, dict[str, Tensor]]:
+def transformers_own(module: Any, chosen: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:
     """Each pair by itself through ``forward(input_ids, labels)``, summed over target tokens."""
     module.set_attn_implementation("sdpa")
     module.zero_grad(set_to_none=True)

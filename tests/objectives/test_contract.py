@@ -8,6 +8,7 @@ from typing import Any
 import builders
 import classifiers
 import numpy as np
+import pairs
 import pytest
 import torch
 from torch import nn
@@ -25,22 +26,35 @@ from luthier.core.records import (
     Preference,
     Prompt,
     Record,
+    SourceTarget,
     Text,
     Thumb,
     Turn,
 )
 from luthier.data.batching import collate, empty_like
+from luthier.data.length import POLICIES
 from luthier.engine.optim import make_optimizer
 from luthier.methods._snapshot import head_names
+from luthier.models.encoder_decoder import language_model
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.run_models import RunModels
 
 OBJECTIVES = kinds.names("objectives")
+#: Each objective, and behind an @ once more with an encoder-decoder where it learns from pairs.
+CASES = [
+    *OBJECTIVES,
+    *(
+        f"{kind}@pairs"
+        for kind in OBJECTIVES
+        if SourceTarget in kinds.module("objectives", kind).Objective.records
+    ),
+]
 METHODS = kinds.names("methods")
 
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
+    kind = kind.partition("@")[0]
     made = kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
     if isinstance(made, Settling):
         return made.settled([record_of(Labelled, number) for number in range(6)], ())
@@ -63,12 +77,13 @@ def record_of(kind: type[Record], number: int) -> Record:
         Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
         Prompt: lambda: Prompt(origin, prompt),
         Labelled: lambda: Labelled(origin, said, classifiers.NAMES[number % 3]),
+        SourceTarget: lambda: SourceTarget(origin, said, pairs.TARGETS[number % 6]),
     }
     return made[kind]()  # type: ignore[no-any-return]
 
 
-def encoded(objective: Objective, count: int = 4) -> list[Example]:
-    codec = builders.codec()
+def encoded(objective: Objective, case: str, count: int = 4) -> list[Example]:
+    codec = pairs.codec() if case.endswith("@pairs") else builders.codec()
     return [
         objective.encode(record_of(kind, number), codec)
         for kind in objective.records
@@ -76,8 +91,11 @@ def encoded(objective: Objective, count: int = 4) -> list[Example]:
     ]
 
 
-def model(objective: Objective) -> nn.Module:
-    """A decoder with the heads that an objective reads."""
+def model(objective: Objective, case: str) -> nn.Module:
+    """A decoder with the heads that an objective reads, or an encoder-decoder."""
+    if case.endswith("@pairs"):
+        both: nn.Module = pairs.model("t5")
+        return both
     if any(head.kind == "classification" for head in objective.heads):
         classifier: nn.Module = classifiers.own("llama")
         return classifier
@@ -87,7 +105,7 @@ def model(objective: Objective) -> nn.Module:
 
 def seen(module: nn.Module) -> Any:
     """The module as objectives see it."""
-    return ClassifierModel(module) if head_names(module) else CausalModel(module)
+    return ClassifierModel(module) if head_names(module) else language_model(module)
 
 
 def logits(module: nn.Module, examples: list[Example]) -> torch.Tensor:
@@ -111,7 +129,7 @@ def means(objective: Objective, models: RunModels, examples: list[Example]) -> t
     return torch.stack([terms[n] / weights[n] for n in terms]).sum()
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("way", METHODS)
 def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
     kind: str, way: str, tmp_path: Path
@@ -121,8 +139,8 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
     if refusal is not None:
         assert refusal.strip()
         return
-    examples = encoded(objective)
-    module = method.prepare(model(objective)).train()
+    examples = encoded(objective, kind)
+    module = method.prepare(model(objective, kind)).train()
     if objective.needs_reference:
         method.keep_start(module)
     models = RunModels(seen(module), method)
@@ -137,14 +155,14 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
         optimizer.step()
     assert losses[2] < losses[1] < losses[0]
     method.save(module, tmp_path)
-    loaded = build("methods", way).load(model(objective), tmp_path)
+    loaded = build("methods", way).load(model(objective, kind), tmp_path)
     assert torch.equal(logits(loaded, examples), logits(module, examples))
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 def test_weights_are_known_before_the_forward_pass_and_add_up(kind: str) -> None:
     objective = build("objectives", kind)
-    examples = encoded(objective)
+    examples = encoded(objective, kind)
     whole = objective.weights(collate(examples))
     apart = [objective.weights(collate([e])) for e in examples]
     assert all(isinstance(v, float) and v > 0 for v in whole.values())
@@ -152,13 +170,13 @@ def test_weights_are_known_before_the_forward_pass_and_add_up(kind: str) -> None
         assert weight == pytest.approx(sum(w[name] for w in apart))
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 def test_losses_are_sums_that_add_up(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
-    module = method.prepare(model(objective).double()).eval()
+    module = method.prepare(model(objective, kind).double()).eval()
     method.keep_start(module)
     models = RunModels(seen(module), method)
-    examples = encoded(objective)
+    examples = encoded(objective, kind)
     with torch.no_grad():
         whole = objective.loss(models, collate(examples))
         apart = [objective.loss(models, collate([e])) for e in examples]
@@ -166,13 +184,13 @@ def test_losses_are_sums_that_add_up(kind: str) -> None:
         assert float(term) == pytest.approx(sum(float(t[name]) for t in apart), rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
-    module = method.prepare(model(objective))
+    module = method.prepare(model(objective, kind))
     method.keep_start(module)
     models = RunModels(seen(module), method)
-    examples = encoded(objective)
+    examples = encoded(objective, kind)
     batch = collate([empty_like(examples[0])])
     assert objective.weights(batch) == dict.fromkeys(objective.weights(collate(examples)), 0.0)
     terms = objective.loss(models, batch)
@@ -183,10 +201,10 @@ def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str)
         assert not parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 def test_what_changes_with_the_epoch_depends_on_the_generator_alone(kind: str) -> None:
     objective = build("objectives", kind)
-    examples = encoded(objective)
+    examples = encoded(objective, kind)
     torch.manual_seed(0)
     first = objective.arrange(examples, np.random.default_rng(3))
     torch.manual_seed(1)
@@ -199,28 +217,28 @@ def test_what_changes_with_the_epoch_depends_on_the_generator_alone(kind: str) -
                 assert np.array_equal(column, b.targets[head][name])
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 def test_what_it_promises(kind: str) -> None:
     objective = build("objectives", kind)
     assert isinstance(objective, Objective)
     assert objective.records
     assert objective.heads
-    assert objective.overlong in ("window", "refuse")
+    assert objective.overlong in POLICIES
     assert isinstance(objective.needs_reference, bool)
     assert set(objective.metrics) <= set(kinds.names("metrics"))
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", CASES)
 def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
-    if "label_smoothing" not in kinds.module("objectives", kind).Config.model_fields:
+    if "label_smoothing" not in type(build("objectives", kind).config).model_fields:
         return
     objective = build("objectives", kind, label_smoothing=0.1)
     if objective.heads[0].kind != "lm":
         return  # a classifier's has a test of its own
     method: Method = build("methods", "full")
-    module = method.prepare(model(objective))
+    module = method.prepare(model(objective, kind))
     models = RunModels(seen(module), method)
-    examples = encoded(objective)
+    examples = encoded(objective, kind)
     batch = collate(examples)
     table = batch.targets["lm"]
     with torch.no_grad():

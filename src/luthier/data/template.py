@@ -127,7 +127,7 @@ class TokenizerCodec:
         split = len(first) if pair is not None else len(whole)
         return whole, [0] * split + [1] * (len(whole) - split)
 
-    def streams(self, source: str, target: str) -> Streams | None:  # noqa: ARG002 - the protocol's
+    def streams(self, source: str, target: str) -> Streams | None:
         """A model without an encoder has one stream."""
         return None
 

@@ -17,8 +17,8 @@ from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
 from luthier.models import heads
-from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.encoder_decoder import auto_class, language_model
+from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
