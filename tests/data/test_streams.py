@@ -1,4 +1,4 @@
-"""Pairs in tokens: as plain transformers tokenises them, and cut where only the source's text is."""
+"""Pairs in tokens, as plain transformers tokenises them; only the text of a source is cut."""
 
 from __future__ import annotations
 

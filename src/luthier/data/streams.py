@@ -138,7 +138,7 @@ def _speak(tokenizer: Any, languages: tuple[str | None, str | None]) -> None:
         if not hasattr(tokenizer, name):
             raise RecipeError(
                 f"objective.{setting}: {type(tokenizer).__name__} knows no languages",
-                cure="say it in the source: data.template: 'translate English to Spanish: {source}'",
+                cure="say it in the source: data.template: 'to Spanish: {source}'",
             )
         if tokenizer.convert_tokens_to_ids(language) in (None, tokenizer.unk_token_id):
             raise RecipeError(f"objective.{setting}: the tokenizer has no language '{language}'")

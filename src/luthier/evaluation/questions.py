@@ -43,8 +43,7 @@ class Question:
 def questions(
     records: Sequence[Record], examples: Sequence[Example], codec: Any, count: int
 ) -> list[Question]:
-    """At most ``count`` prompts: the conversations' last questions, the sources of pairs, or
-    openings of raw text.
+    """At most ``count`` prompts: last questions, the sources of pairs, or openings of raw text.
 
     A conversation that branches asks what its best-ranked path asks.
 
