@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import kinds
-from luthier.core.recipe import DataSpec, EvaluationSpec, ModelSpec, Recipe, TrainingSpec
+from luthier.core.recipe import (
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    Recipe,
+    RetainSpec,
+    TrainingSpec,
+)
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -39,6 +46,7 @@ def page() -> str:
         ("data", DataSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
+        ("retain", RetainSpec),
     ):
         parts.append(_section(f"`{name}`", (model.__doc__ or "").split("\n")[0], model))
     for folder, title in (

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Answered, Method, Objective, Settling
 from luthier.core.errors import RecipeError
+from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, SourceTarget, Text
+from luthier.data.checks._base import Tokens
+from luthier.data.checks.tokens import Judge
+from luthier.data.mixture import balanced, drawing
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.streams import PairCodec
 from luthier.data.template import TokenizerCodec
-from luthier.models.encoder_decoder import EncoderDecoderModel
+from luthier.data.vetting import settle, vet
+from luthier.models.encoder_decoder import EncoderDecoderModel, is_encoder_decoder
 from luthier.models.load import (
     Loaded,
     from_scratch,
-    is_encoder_decoder,
     known_head,
     load,
     locate,
     tokenizer_at,
 )
 from luthier.models.tokenizer import train_tokenizer
+from luthier.objectives._pulled import Pulled
+from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
 
@@ -57,6 +64,9 @@ class Parts:
         codec: the one path from turns to tokens.
         train: training records and examples.
         validation: held-out ones, or ``None``.
+        drawing: what an epoch draws, and its pools, where that is not every example once.
+        retained: old rows that the run must not forget.
+        companions: teachers and the like, without their weights.
     """
 
     recipe: Recipe
@@ -66,33 +76,112 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
+    drawing: Drawn | None = None
+    retained: Retained | None = None
+    companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
-def assemble(recipe: Recipe, say: Say) -> Parts:
-    """Reads the data, loads the model, encodes the examples.
+def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
+    """Reads the data, checks it, loads the model, encodes the examples.
+
+    Args:
+        recipe: of one run.
+        say: takes a line for the user.
+        vetting: whether the data is checked as ``data.check`` says.
 
     Raises:
         UserError: whatever of the three is wrong, with its place and cure.
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(parts[0].records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
-    loaded = load_model(recipe, objective, parts[0], say)
+    first, second = read_parts(recipe.data, objective, recipe.training.seed, say)
+    if vetting:
+        vetted(recipe, (first, second), say)
+    recipe, objective = settled(recipe, objective, first)
+    if recipe.data.balance is not None:
+        balanced(objective)  # refuses before weights load
+    seen = companions.look(recipe, objective)
+    if isinstance(objective, Answered):
+        first = answers.answer(first, objective, recipe.training.device, say)
+    loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
-        (part, encode(part, recipe.data, objective, codec)) if part else None for part in parts
+        (part, encoded(recipe, part, objective, loaded, codec, say if vetting else None))
+        if part
+        else None
+        for part in (first, second)
     )
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
             say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
-    return Parts(recipe, objective, method, loaded, codec, train, held)
+    drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    kept = retained(recipe, objective, codec, say)
+    if kept and kept.replayed and recipe.retain:
+        old = kept.replayed[1].examples
+        joined, drawn = replayed(train[1].examples, drawn, old, recipe.retain.replay)
+        train = (train[0], replace(train[1], examples=joined))
+    for line in drawn[0].lines() if drawn else ():
+        say(line)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept, seen)
+
+
+def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
+    """Both with what only the rows, or the models that exist, can say (a classifier's classes).
+
+    Where the recipe asks for a pull towards the start, the objective has it from here on.
+
+    Raises:
+        UserError: no such model, or records that the objective cannot settle on.
+    """
+    if recipe.retain is not None and recipe.retain.kl:
+        kept: Any = Pulled(objective, recipe.model.name, recipe.retain.kl)
+        return recipe, kept
+    if not isinstance(objective, Settling):
+        return recipe, objective
+    known = companions.labels_of(objective)
+    if not known and (head := known_head(recipe.model)) is not None:
+        known = head.labels
+    made = objective.settled(part.records, known)
+    return recipe.model_copy(update={"objective": made.config}), made
+
+
+def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
+    """Checks a run's records as ``data.check`` says.
+
+    Raises:
+        DataError: they have errors, and the recipe does not say to go on.
+    """
+    spec = recipe.data
+    if spec.check != "off":
+        share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
+        classes = tuple(getattr(recipe.objective, "classes", None) or ())
+        settle(vet(*parts, share, classes), spec.check, say)
+
+
+def encoded(
+    recipe: Recipe,
+    part: Part,
+    objective: Objective,
+    loaded: Loaded,
+    codec: TokenizerCodec,
+    say: Say | None,
+) -> Encoded:
+    """One side in tokens, these checked as ``data.check`` says; unless ``say`` is ``None``.
+
+    Raises:
+        DataError: tokens have errors, and the recipe does not say to go on.
+    """
+    spec = recipe.data
+    trunk: Any = loaded.model.trunk
+    rows = int(trunk.get_input_embeddings().weight.shape[0])
+    policy = objective.overlong if spec.overlong == "auto" else spec.overlong
+    made = encode(part, spec, objective, codec, Judge(Tokens(objective, codec, rows, policy)))
+    if say is not None and spec.check != "off":
+        settle(Findings.of(made.counts["findings"]), spec.check, say)
+    return made
 
 
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:

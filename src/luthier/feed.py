@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from luthier.assemble import Parts
+from luthier.companions import Asking
 from luthier.core import cache
-from luthier.core.contracts import HeadedModel, LanguageModel
+from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
+from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example
 from luthier.data.batching import (
     check_budget,
@@ -54,6 +56,8 @@ def feed(
     if parts.objective.needs_reference:
         parts.method.keep_start(module)
     data = _data(parts, backend, plan)
+    if isinstance(parts.objective, FrozenColumns):
+        data = _with_columns(parts, backend, data, say)
     layers = int(parts.loaded.model.config.num_hidden_layers)
     if parts.method.frozen_depth(module) < layers:
         return data, parts.loaded.model
@@ -85,16 +89,35 @@ def _on_frozen_trunk(
         cache.trim()
         return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
 
-    train = with_states(parts.train[1].examples)
-    held = with_states(parts.validation[1].examples) if parts.validation else []
-    cached = replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
-    return cached, trunk_cache.CachedTrunk(model, head)
+    return _mapped(parts, data, with_states), trunk_cache.CachedTrunk(model, head)
+
+
+def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
+    """The same with the columns that the steps do not change."""
+    asking = Asking(
+        parts.objective,
+        parts.method,
+        parts.loaded.model,
+        parts.companions,
+        backend,
+        data.collate,
+        say,
+    )
+    return _mapped(parts, data, asking.answered)
+
+
+def _mapped(parts: Parts, data: Data, change: Callable[[ExampleStore], ExampleStore]) -> Data:
+    """The data with both sides' examples changed."""
+    sides = [change(s) if isinstance(s, ExampleStore) else s for s in (data.train, data.validation)]
+    train, held = sides
+    return replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
 
 
 def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
+    _refuse_adapter(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     trunk: Any = parts.loaded.model.trunk
@@ -105,6 +128,22 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
         for layer in parts.loaded.model.blocks:
             layer.compile(dynamic=True)
     return module
+
+
+def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
+    """An adapter names the model that it sits on, and no name means some of a model's layers.
+
+    Raises:
+        RecipeError: an adapter on a model that ``model.layers`` made.
+    """
+    inner = getattr(module, "trunk", module)
+    if parts.recipe.model.layers is not None and hasattr(inner, "peft_config"):
+        raise RecipeError(
+            "model.layers makes a model that only this run has, and an adapter is nothing without "
+            "its base",
+            cure="method: full; an adapter can start from that run's result",
+            code="pairing",
+        )
 
 
 def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
@@ -135,7 +174,7 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     examples = parts.train[1].examples
     held = parts.validation[1].examples if parts.validation else []
     order = _order(parts)
-    total = total_steps(len(examples), spec.batch_size, spec.epochs, spec.max_steps)
+    total = total_steps(order.count, spec.batch_size, spec.epochs, spec.max_steps)
     step = _steps(parts, examples, order)
     layout = parts.loaded.model.layout
     # On CPUs every new shape of a 16-bit product costs a new kernel, in time and memory.
@@ -156,7 +195,8 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
 def _order(parts: Parts) -> Order:
     """Which examples each step takes."""
     spec = parts.recipe.training
-    return Order(len(parts.train[1].examples), spec.batch_size, spec.seed)
+    pools = parts.drawing[1] if parts.drawing else ()
+    return Order(len(parts.train[1].examples), spec.batch_size, spec.seed, pools)
 
 
 def _steps(

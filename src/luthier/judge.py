@@ -6,7 +6,7 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from luthier.assemble import Parts, load_model, pair_note
@@ -37,11 +37,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Side:
-    """One model's scores: of every held-out example, every answered prompt, the user's own."""
+    """One model's scores: of every held-out example, every answered prompt, the user's own.
+
+    And of the old rows that the run must not forget.
+    """
 
     held: list[Scored]
     answers: list[Scored]
     own: list[Scored]
+    old: list[Scored] = field(default_factory=list)
 
     @property
     def scored(self) -> list[Scored]:
@@ -92,7 +96,7 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
     start = time.perf_counter()
     recipe = parts.recipe
     prepare_host(recipe.training.threads)
-    if parts.validation:
+    if parts.validation or parts.retained:
         examples, records = _held_out(parts)
         own = _own_texts(parts, say)
         sides: dict[str, Side] = {}
@@ -105,8 +109,13 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        _write(folder, parts, sides, figures, time.perf_counter() - start)
+        old = _forgotten(parts, sides)
+        _write(folder, parts, sides, figures, old, time.perf_counter() - start)
         for line in table(figures):
+            say(line)
+        if old:
+            say(f"on {old['rows']:,} old rows (retain):")
+        for line in table(old["metrics"]) if old else ():
             say(line)
     report.write(folder, finishing=True)
     card.write(folder)
@@ -154,8 +163,19 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _forgotten(parts: Parts, sides: Mapping[str, Side]) -> dict[str, Any] | None:
+    """The figures on old rows, before and after."""
+    if parts.retained is None:
+        return None
+    configs = [kinds.config("metrics", name) for name in parts.retained.objective.metrics]
+    old = {name: Side(side.old, [], []) for name, side in sides.items()}
+    rows = len({scored.origin for scored in old["after"].held})
+    return {"rows": rows, "metrics": compared(parts.recipe.evaluation, configs, old)}
+
+
 def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
-    assert parts.validation is not None
+    if parts.validation is None:
+        return [], []
     part, encoded = parts.validation
     limit = parts.recipe.evaluation.rows
     examples = encoded.examples
@@ -184,11 +204,14 @@ def _side(
     own: Sequence[Example],
 ) -> Side:
     spec = parts.recipe.evaluation
+    kept = list(parts.retained.held[1].examples) if parts.retained else []
     if isinstance(loaded.model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
         held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
-        return Side(held, [], score_classes(loaded.model, own, spec.prompts) if own else [])
+        said = score_classes(loaded.model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_classes(loaded.model, kept) if kept else [])
     losses = score_losses(loaded.model, examples, parts.codec)
+    old = score_losses(loaded.model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
     sampler = Sampler(
@@ -206,7 +229,7 @@ def _side(
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
-    return Side(losses, answers, score_answers(sampler, asked, sampling))
+    return Side(losses, answers, score_answers(sampler, asked, sampling), old)
 
 
 def _metric_configs(parts: Parts) -> list[Any]:
@@ -226,11 +249,14 @@ def _write(
     parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
+    old: Mapping[str, Any] | None,
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
     said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
+    if old:
+        said["retained"] = old
     head = parts.loaded.head
     if head is not None:
         names = head.labels

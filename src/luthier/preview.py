@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from luthier.assemble import make_codec, scratch_tokenizer
+from luthier import companions
+from luthier.assemble import make_codec, scratch_tokenizer, settled
 from luthier.core import kinds
-from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts import Answered, Objective
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
+from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
-from luthier.models.load import Loaded, known_head
+from luthier.models.load import Loaded
 from luthier.models.skeleton import skeleton
 
 
@@ -69,10 +71,13 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     said: list[str] = []
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(train.records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
+    recipe, objective = settled(recipe, objective, train)
+    if recipe.data.balance is not None:
+        balanced(objective)
+    seen = companions.look(recipe, objective)
+    said += [each.words for each in seen.values()]
+    if isinstance(objective, Answered):
+        said.append(f"'{objective.answerer}' will answer the training prompts; here are the rows'")
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)

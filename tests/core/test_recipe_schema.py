@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 
 from luthier.core import kinds
@@ -192,7 +193,8 @@ def test_every_part_and_kind_is_there() -> None:
     for folder in ("objectives", "methods", "metrics"):
         for kind in kinds.names(folder):
             settings = SCHEMA["$defs"][f"{folder}.{kind}"]
-            assert set(settings["properties"]) == set(kinds.config(folder, kind).model_dump())
+            config = kinds.config(folder, builders.settings(folder, kind))
+            assert set(settings["properties"]) == set(config.model_dump())
             assert settings["additionalProperties"] is False
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pairs
 import pytest
 import torch
+from stand_in import annotated, nudge
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
     Conversation,
@@ -55,7 +56,9 @@ METHODS = kinds.names("methods")
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
     kind = kind.partition("@")[0]
-    made = kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
+    made = kinds.build(
+        folder, kinds.config(folder, {**builders.settings(folder, kind), **settings})
+    )
     if isinstance(made, Settling):
         return made.settled([record_of(Labelled, number) for number in range(6)], ())
     return made
@@ -83,12 +86,31 @@ def record_of(kind: type[Record], number: int) -> Record:
 
 
 def encoded(objective: Objective, case: str, count: int = 4) -> list[Example]:
+    """Every kind of record, with the columns that stay as they are."""
     codec = pairs.codec() if case.endswith("@pairs") else builders.codec()
-    return [
+    made = [
         objective.encode(record_of(kind, number), codec)
         for kind in objective.records
         for number in range(count)
     ]
+    if not isinstance(objective, FrozenColumns):
+        return made
+    method = build("methods", "full")
+    module = method.prepare(model(objective, case))
+    method.keep_start(module)
+    beside = companions(objective, case)
+    return annotated(objective, RunModels(seen(module), method, beside), made)
+
+
+def companions(objective: Objective, case: str) -> dict[str, Any]:
+    """Models that the objective stands beside; they know something else than the policy."""
+    named = objective.companions if isinstance(objective, Accompanied) else {}
+    made = {}
+    for role in named:
+        module = model(objective, case)
+        nudge(module, 1.0)
+        made[role] = seen(module.eval().requires_grad_(False))
+    return made
 
 
 def model(objective: Objective, case: str) -> nn.Module:

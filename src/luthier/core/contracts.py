@@ -23,7 +23,7 @@ from luthier.core.codec import Codec
 from luthier.core.contracts_data import Cleaner as Cleaner
 from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored
+from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored, Turn
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -191,12 +191,56 @@ class Settling(Protocol):
 
 
 @runtime_checkable
+class Classed(Protocol):
+    """An objective whose examples may have one class each, so that classes can be balanced."""
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        ...
+
+
+@runtime_checkable
 class Accompanied(Protocol):
-    """An objective that needs other models beside the policy (a teacher, a reward model)."""
+    """An objective that needs other models beside the policy (a teacher, a reward model).
+
+    They read the policy's own tokens, so their vocabularies must be the same.
+    """
 
     @property
     def companions(self) -> Mapping[str, str]:
         """Name in ``models.companions`` -> the model, as a recipe names it; never trained."""
+        ...
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """An objective whose training records another model answers first, once."""
+
+    @property
+    def answerer(self) -> str:
+        """The model that answers, as a recipe names it."""
+        ...
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it answers: ``max_new_tokens``, ``temperature`` and the like."""
+        ...
+
+    def question(self, record: Record) -> Sequence[Turn]:
+        """What it is asked."""
+        ...
+
+    def answered(self, record: Record, answer: str) -> Record:
+        """The record with its answer."""
         ...
 
 
@@ -248,19 +292,6 @@ class Uncoupled(Protocol):
     """
 
     independent_leaves: ClassVar[bool]
-
-
-@runtime_checkable
-class Sourced(Protocol):
-    """An objective whose examples are a source and its target, in that order, and nothing else.
-
-    A cut then shortens the source's text, never what a template writes around it.
-    """
-
-    @property
-    def bounds(self) -> tuple[int | None, int | None]:
-        """Longest source and longest target in tokens, beside the bound of the context."""
-        ...
 
 
 class Generator(Protocol):

@@ -1,4 +1,4 @@
-"""The seams of data, before there is a token: rows to records, and records mended.
+"""The seams of data: rows to records, records mended, and what a cut may take away.
 
 The other seams are in :mod:`luthier.core.contracts`.
 """
@@ -70,4 +70,17 @@ class Cleaner(Protocol):
 
     def clean(self, records: Sequence[Record]) -> Cleaned:
         """All records of one side of the data."""
+        ...
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    """An objective whose examples are a source and its target, in that order, and nothing else.
+
+    A cut then shortens the source's text, never what a template writes around it.
+    """
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Longest source and longest target in tokens, beside the bound of the context."""
         ...

@@ -125,6 +125,8 @@ def _label(model: ClassifierModel, example: Example) -> int | tuple[int, ...] | 
         return None
     if model.problem_type == "regression":
         return float(column[0])
+    if np.min(column[0]) < 0:  # a text whose label nobody knows
+        return None
     if model.problem_type == "multi_label":
         return tuple(int(i) for i in np.flatnonzero(column[0]))
     return int(column[0])
@@ -140,7 +142,7 @@ def _batches(
     try:
         with torch.no_grad():
             divide = padded_batches if model.layout.get("layout") == "padded" else micro_batches
-            for indices in divide(sizes, max(_TOKENS, *sizes)):
+            for indices in divide(sizes, max([_TOKENS, *sizes])) if sizes else ():
                 chosen = [examples[i] for i in indices]
                 yield indices, move(collate(chosen, **model.layout), model.device)
     finally:

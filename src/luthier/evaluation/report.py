@@ -136,6 +136,8 @@ def _context(run: Contents) -> dict[str, Any]:
         "caution": words.caution(run.evaluation),
         "notices": _notices(run),
         "verdicts": verdicts,
+        "forgotten": words.forgotten(run.evaluation),
+        "old_rows": number(mapping(mapping(run.evaluation).get("retained")).get("rows")),
         "classes": classes,
         "majority": report_classes.majority(run.evaluation),
         "facts": _facts(run),

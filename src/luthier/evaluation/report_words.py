@@ -181,6 +181,11 @@ def verdicts(evaluation: Fields | None) -> list[Verdict]:
     return [_verdict(name, mapping(fields)) for name, fields in metrics.items()]
 
 
+def forgotten(evaluation: Fields | None) -> list[Verdict]:
+    """The table's rows on what the model could do before; empty where the run has none."""
+    return verdicts(mapping(mapping(evaluation).get("retained")))
+
+
 def headline(evaluation: Fields | None) -> Headline | None:
     """The verdict in a sentence, from the first figure that has a value; ``None`` without one."""
     metrics = mapping(mapping(evaluation).get("metrics"))

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luthier.core.errors import UserError
+from luthier.core.errors import RecipeError, UserError
+from luthier.core.recipe import ModelSpec
 from luthier.core.records import Batch, SegmentTable
 from luthier.models.language_model import CausalModel
 from luthier.models.trunk import unwrapped
@@ -108,6 +109,8 @@ class EncoderDecoderModel(CausalModel):
     @property
     def known(self) -> _Known:
         """What was found out about the architecture; asked once a model."""
+        if self.device.type == "meta":  # a shape without weights computes nothing
+            return _Known(packs=True, scale=1.0)
         found = getattr(self.base, "luthier_known", None)
         if found is None:
             found = self._ask()
@@ -236,6 +239,38 @@ def auto_class(config: Any) -> Any:
 
     both = getattr(config, "is_encoder_decoder", False)
     return AutoModelForSeq2SeqLM if both else AutoModelForCausalLM
+
+
+def is_encoder_decoder(spec: ModelSpec) -> bool:
+    """Whether a model from scratch will have an encoder beside its decoder."""
+    from transformers import CONFIG_MAPPING
+
+    if spec.architecture not in CONFIG_MAPPING:
+        return False
+    return bool(getattr(CONFIG_MAPPING[spec.architecture](), "is_encoder_decoder", False))
+
+
+def tokens_of(tokenizer: Any, known: Any) -> dict[str, Any]:
+    """What a config must know of its tokenizer.
+
+    Raises:
+        RecipeError: an encoder-decoder whose tokenizer has no token to end a target, or to start.
+    """
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    ids = {"vocab_size": len(tokenizer), **ids, "pad_token_id": tokenizer.pad_token_id}
+    if not getattr(known, "is_encoder_decoder", False):
+        return ids
+    if ids["eos_token_id"] is None or ids["pad_token_id"] is None:
+        raise RecipeError(
+            f"an encoder-decoder ({known.model_type}) needs an end-of-text and a padding token, "
+            "and model.tokenizer lacks one",
+            cure="take another tokenizer, or train one: model.tokenizer: {vocab_size: 4096}",
+        )
+    # As T5: the decoder starts with the padding token. BART would force its own end token.
+    ids["decoder_start_token_id"] = ids["pad_token_id"]
+    if hasattr(known, "forced_eos_token_id"):
+        ids["forced_eos_token_id"] = ids["eos_token_id"]
+    return ids
 
 
 def _bias_by_segment(

@@ -17,9 +17,10 @@ from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
 from luthier.models import heads
-from luthier.models.encoder_decoder import auto_class, language_model
+from luthier.models.encoder_decoder import auto_class, language_model, tokens_of
 from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
+from luthier.models.layers import student
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
@@ -130,14 +131,12 @@ def load(
             cure="export it merged and start from that, or start from its base",
         )
     module, said = _weights(base, options, head or own, seed, spec.dropout)
-    home = (
-        where
-        if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
-        else base
-    )
-    tokenizer = _tokenizer(home, options)
+    tokenizer = tokenizer_of(spec)
     if where.kind == "adapter" and adapter:
         module = _adapter(module, where.name)
+    if spec.layers is not None:
+        module = student(module, spec.layers)
+        said.append(f"{module.config.num_hidden_layers} of the model's layers: {spec.layers}")
     module.to(device or torch.device("cpu"))
     if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
         classifier = ClassifierModel(module)
@@ -164,7 +163,7 @@ def _found(spec: ModelSpec) -> tuple[Where, Where, dict[str, Any]]:
     """Where a model lies, where its base does, and the options to load that with."""
     assert spec.name is not None
     where = locate(spec.name)
-    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     options = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -180,6 +179,17 @@ def tokenizer_at(where: Where) -> Any:
         UserError: there is none, or it cannot be reached.
     """
     return _tokenizer(where, {"local_files_only": where.kind != "hub"})
+
+
+def tokenizer_of(spec: ModelSpec) -> Any:
+    """The tokenizer of a pretrained model: an adapter's own, or its base's.
+
+    Raises:
+        UserError: there is none, or it cannot be reached.
+    """
+    where, base, options = _found(spec)
+    own = where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
+    return _tokenizer(where if own else base, options)
 
 
 def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
@@ -199,7 +209,7 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
     try:
         known = AutoConfig.for_model(spec.architecture)
         config = AutoConfig.for_model(
-            spec.architecture, **{**_tokens_of(tokenizer, known), **spec.config}
+            spec.architecture, **{**tokens_of(tokenizer, known), **spec.config}
         )
     except (ValueError, KeyError, StrictDataclassError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
@@ -213,15 +223,6 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
     torch.manual_seed(seed)
     module = auto_class(config).from_config(config, dtype=torch.float32)
     return Loaded(language_model(module), tokenizer, f"{spec.architecture} from scratch")
-
-
-def is_encoder_decoder(spec: ModelSpec) -> bool:
-    """Whether a model from scratch will have an encoder beside its decoder."""
-    from transformers import CONFIG_MAPPING
-
-    if spec.architecture not in CONFIG_MAPPING:
-        return False
-    return bool(getattr(CONFIG_MAPPING[spec.architecture](), "is_encoder_decoder", False))
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -239,29 +240,6 @@ def read_note(folder: Path) -> dict[str, Any]:
     """What :func:`save_note` wrote; empty where there is none."""
     path = folder / NOTE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _tokens_of(tokenizer: Any, known: Any) -> dict[str, Any]:
-    """What a config must know of its tokenizer.
-
-    Raises:
-        RecipeError: an encoder-decoder whose tokenizer has no token to end a target, or to start.
-    """
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
-    ids = {"vocab_size": len(tokenizer), **ids, "pad_token_id": tokenizer.pad_token_id}
-    if not getattr(known, "is_encoder_decoder", False):
-        return ids
-    if ids["eos_token_id"] is None or ids["pad_token_id"] is None:
-        raise RecipeError(
-            f"an encoder-decoder ({known.model_type}) needs an end-of-text and a padding token, "
-            "and model.tokenizer lacks one",
-            cure="take another tokenizer, or train one: model.tokenizer: {vocab_size: 4096}",
-        )
-    # As T5: the decoder starts with the padding token. BART would force its own end token.
-    ids["decoder_start_token_id"] = ids["pad_token_id"]
-    if hasattr(known, "forced_eos_token_id"):
-        ids["forced_eos_token_id"] = ids["eos_token_id"]
-    return ids
 
 
 def _folder(path: Path) -> Where:
@@ -286,7 +264,12 @@ def _folder(path: Path) -> Where:
     raise RecipeError(f"'{path}' holds no model: neither config.json nor adapter_config.json")
 
 
-def _base_of(adapter: Path) -> Where:
+def base_of(adapter: Path) -> Where:
+    """What an adapter stands on.
+
+    Raises:
+        UserError: it does not say.
+    """
     note = read_note(adapter).get("base")
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     name = note if note and note.startswith("builtin:") else config.get("base_model_name_or_path")

@@ -13,7 +13,8 @@ from luthier.core.recipe import ModelSpec
 from luthier.models import heads
 from luthier.models.encoder_decoder import auto_class, language_model
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+from luthier.models.layers import shortened
+from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
 
 
 def skeleton(
@@ -35,11 +36,9 @@ def skeleton(
             return from_scratch(spec, tokenizer, seed)
     assert spec.name is not None
     where = locate(spec.name)
-    folder = Path(where.name)
-    base = _base_of(folder) if where.kind == "adapter" else where
-    own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     module = _empty(base.name, spec, head)
-    if where.kind == "adapter":
+    if where.kind == "adapter" and spec.layers is None:
         from peft import PeftConfig, get_peft_model
 
         with torch.device("meta"):
@@ -49,7 +48,7 @@ def skeleton(
             else:
                 module = get_peft_model(module, asked)
     model = ClassifierModel(module) if head is not None else language_model(module)
-    return Loaded(model, tokenizer_at(where if own else base), spec.name)
+    return Loaded(model, tokenizer_of(spec), spec.name)
 
 
 def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
@@ -60,6 +59,8 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
         options["revision"] = spec.revision
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=spec.offline, **options)
+        if spec.layers is not None:
+            config, _ = shortened(config, spec.layers)
         if head is not None:
             return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
         with torch.device("meta"):
