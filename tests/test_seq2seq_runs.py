@@ -49,6 +49,13 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
+def written(folder: Path) -> Path:
+    """The same in a file."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+    return file
+
+
 def recipe(output: Path, **changes: Any) -> dict[str, Any]:
     made = tiny_recipe(
         output,
@@ -231,12 +238,24 @@ def test_inspect_and_show_know_the_two_streams(tmp_path: Path) -> None:
     assert target.learned > 0
 
 
+def test_a_pull_towards_the_start_cuts_sources_as_well(run: luthier.Run, tmp_path: Path) -> None:
+    """What wraps an objective keeps what it says of its sources; the start reads both streams."""
+    made = recipe(tmp_path / "run")
+    made["model"] = str(run.folder.model)
+    made["objective"] = {"kind": "seq2seq", "max_source_length": 11}
+    made["training"] |= {"max_steps": 2, "log_every": 1}
+    made["retain"] = {"rows": str(written(tmp_path)), "kl": 0.5}
+    done = luthier.train(made, quiet=True)
+    counts = json.loads(done.folder.environment.read_text(encoding="utf-8"))["data"]["train"]
+    assert counts["cut"]["examples"] > 0
+    first = next(event for event in done.events if event["kind"] == "step")
+    assert abs(first["terms"]["kl"]) < 1e-4, "at step 0 the model is where it began"
+
+
 def test_killed_and_resumed_is_never_killed(tmp_path: Path) -> None:
     """Law 4, with dropout: both streams draw from one state."""
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
     made = recipe(tmp_path / "run")
-    made["data"] |= {"train": str(file)}
+    made["data"] |= {"train": str(written(tmp_path))}
     made["model"] = {**T5, "config": {**T5["config"], "dropout_rate": 0.1}}
     made["training"] |= {"max_steps": 6, "save_every": 3, "evaluate_every": 3}
     made["evaluation"] = {"samples": 0, "generate_rows": 0, "resamples": 100}

@@ -83,20 +83,12 @@ def segment_attention(  # noqa: D417 - the rest of what transformers passes
     assert segments is not None, "packed input without its segment table"
     assert attention_mask is None, "a mask beside the segment table"
     assert unused.get("s_aux") is None, "attention sinks are not supported by segment attention"
-    crossing = read is not None and not getattr(module, "is_causal", False)
-    biased = position_bias is not None and position_bias.numel() > 0
-    if crossing or biased:
-        rows = paired_attention(
-            query[0],
-            key[0],
-            value[0],
-            segments,
-            read if crossing else None,
-            bias=position_bias if biased else None,
-            scaling=scaling,
-            dropout=dropout,
-        )
-        return rows.unsqueeze(0), None
+    other = None if getattr(module, "is_causal", False) else read
+    bias = position_bias if position_bias is not None and position_bias.numel() else None
+    if other is not None or bias is not None:
+        row = (query[0], key[0], value[0])
+        how: dict[str, Any] = {"bias": bias, "scaling": scaling, "dropout": dropout}
+        return paired_attention(*row, segments, other, **how)[None], None
     # Rotary embeddings hand on queries and keys in float32 under autocast.
     query, key, value = (x[0].to(compute_dtype(x)) for x in (query, key, value))
     heads = _Heads(query, key, value, scaling, dropout, sliding_window, softcap)
