@@ -4,7 +4,8 @@
 same pairs (recipes/translate.yaml). Both systems begin with the very same weights, tokenizer, rows
 and order of the rows, with the same optimizer, schedule and label smoothing, in float32; answers
 to the same held-out rows are searched with the same beams. Every run is a process of its own, and
-what it gave is in the results before the next one starts.
+what it gave is in the results before the next one starts: a script that was killed goes on where
+it was.
 
 `--parity` compares the loss of each of the first steps, without dropout.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pairs
 import pytest
+import torch
 
 from luthier.core.errors import DataError, RecipeError, UserError
 from luthier.core.records import Example, Turn
@@ -167,3 +169,36 @@ def test_a_decoders_source_and_target_share_the_context() -> None:
     with pytest.raises(DataError, match="a source of"):
         fit_pair(example, read + written - 1, "refuse", frame=frame)
     assert np.array_equal(example.segments[1].tokens, example.targets["lm"]["token"])
+
+
+def tongues(kind: str) -> Any:
+    """A tokenizer of several languages with a handful of words."""
+    import transformers
+
+    special = [(word, 0.0) for word in ("<s>", "<pad>", "</s>", "<unk>")]
+    words = [(f"▁{letter}", -2.0) for letter in "abcdex0"]
+    letters = [(letter, -3.0) for letter in "abcdexyz.0"]
+    return getattr(transformers, kind)(vocab=[*special, *words, *letters, ("▁", -4.0)])
+
+
+@pytest.mark.parametrize("kind", ["MBart50Tokenizer", "MBartTokenizer"])
+def test_languages_stand_where_the_tokenizer_writes_them(kind: str) -> None:
+    """mBART-50 before a text, mBART behind it; the decoder is fed as transformers shifts labels."""
+    from transformers.models.mbart.modeling_mbart import shift_tokens_right
+
+    plain = tongues(kind)
+    plain.src_lang, plain.tgt_lang = "en_XX", "es_XX"
+    codec = pairs.PairCodec(tongues(kind), start=None, languages=("en_XX", "es_XX"), max_length=64)
+    found = codec.streams("a b", "c d")
+    assert list(found.read) == plain("a b").input_ids
+    assert list(found.written) == plain(text_target="c d").input_ids
+    shifted = shift_tokens_right(torch.tensor([found.written]), plain.pad_token_id)
+    assert list(found.fed) == shifted[0].tolist()
+    spanish = plain.convert_tokens_to_ids("es_XX")
+    assert spanish in codec.decoder_prompt
+    assert list(found.fed[: len(codec.decoder_prompt)]) == codec.decoder_prompt
+    other = pairs.PairCodec(tongues(kind), start=None, languages=("fr_XX", None), max_length=64)
+    assert other.streams("a", "b").read != codec.streams("a", "b").read
+    assert other.fingerprint() != codec.fingerprint()
+    with pytest.raises(RecipeError, match="has no language 'Spanish'"):
+        pairs.PairCodec(tongues(kind), start=None, languages=(None, "Spanish"), max_length=64)
