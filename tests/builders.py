@@ -171,9 +171,13 @@ def codec(max_length: int = 128, **settings: Any) -> TokenizerCodec:
 
 
 def settings(folder: str, kind: str) -> dict[str, Any]:
-    """A kind with what it cannot do without: the name of a model."""
+    """A kind with what it cannot do without: a field's example, or else the name of a model."""
     fields = kinds.module(folder, kind).Config.model_fields
-    return {"kind": kind, **{n: "builtin:nano" for n, f in fields.items() if f.is_required()}}
+    needed = {name: field for name, field in fields.items() if field.is_required()}
+    found = {
+        n: field.examples[0] if field.examples else "builtin:nano" for n, field in needed.items()
+    }
+    return {"kind": kind, **found}
 
 
 def conversations(count: int = 6, turns: int = 1) -> list[Conversation]:

@@ -66,7 +66,7 @@ def own(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
 
     torch.manual_seed(0)
     module = AutoModelForSequenceClassification.from_config(config(name, **changes), dtype=dtype)
-    _louder(module)
+    louder(module)
     module.head_names = head_modules(module, ())
     return module.eval()
 
@@ -78,7 +78,7 @@ def pooled(name: str, pooling: str, dtype: torch.dtype = torch.float32, classes:
     torch.manual_seed(0)
     trunk = AutoModel.from_config(config(name, classes), dtype=dtype)
     module = PooledClassifier(trunk, classes, pooling).to(dtype)
-    _louder(module)
+    louder(module)
     return module.eval()
 
 
@@ -112,7 +112,8 @@ def saved(folder: Path, name: str = "bert", **changes: Any) -> Path:
     return folder
 
 
-def _louder(module: Any) -> None:
+def louder(module: Any) -> None:
+    """Makes weights large enough for everything to matter."""
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 2:

@@ -177,6 +177,16 @@ def test_a_pretrained_folder_of_another_kind_runs(tmp_path: Path) -> None:
     assert "bleu" in luthier.train(causal, quiet=True).metrics
 
 
+@pytest.mark.parametrize("method", ["qlora", "ia3"])
+def test_other_adapters_run_and_answer(run: luthier.Run, tmp_path: Path, method: str) -> None:
+    made = {**recipe(tmp_path / "run", method=method), "model": str(run.folder.model)}
+    made["training"] |= {"max_steps": 2}
+    done = luthier.train(made, quiet=True)
+    loaded = load(str(done.path)).model
+    assert isinstance(loaded, EncoderDecoderModel)
+    assert Chat.open(str(done.path)).answer("two and five", max_new_tokens=9)
+
+
 def test_padding_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = pairs.saved(tmp_path / "umt5", "umt5")
     made = {**recipe(tmp_path / "run"), "model": str(model)}
@@ -211,6 +221,8 @@ def test_what_makes_no_sense_is_refused_before_any_step(tmp_path: Path) -> None:
         luthier.train({**tiny_recipe(tmp_path / "a", data=talk), "model": model}, quiet=True)
     with pytest.raises(RecipeError, match="trains a fresh head"):
         luthier.train({**recipe(tmp_path / "b"), "method": "head"}, quiet=True)
+    with pytest.raises(RecipeError, match="puts its tokens before what a decoder reads"):
+        luthier.train({**recipe(tmp_path / "p"), "method": "prompt_tuning"}, quiet=True)
     idle = recipe(tmp_path / "c")
     idle["data"] |= {"system": "merge"}
     with pytest.raises(RecipeError, match=r"data\.system has no meaning for an encoder-decoder"):

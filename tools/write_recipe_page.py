@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import kinds
+from luthier.core.generators import GeneratorSpec
 from luthier.core.recipe import (
     DataSpec,
     EvaluationSpec,
@@ -16,6 +17,8 @@ from luthier.core.recipe import (
     RetainSpec,
     TrainingSpec,
 )
+from luthier.core.recipe_parts import SubsetSpec
+from luthier.core.recipe_sources import SourceSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -44,6 +47,8 @@ def page() -> str:
     for name, model in (
         ("model", ModelSpec),
         ("data", DataSpec),
+        ("data.mixture", SourceSpec),
+        ("data.subset", SubsetSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
         ("retain", RetainSpec),
@@ -54,8 +59,13 @@ def page() -> str:
         ("methods", "Methods"),
         ("metrics", "Metrics"),
         ("data/formats", "Formats"),
+        ("data/cleaners", "Cleaners"),
+        ("data/augmenters", "Augmenters"),
     ):
         parts.append(_kinds(folder, title))
+    parts.append(
+        _section("A `generator`", (GeneratorSpec.__doc__ or "").split("\n")[0], GeneratorSpec)
+    )
     return "\n".join(parts).replace("``", "`")
 
 
@@ -90,7 +100,7 @@ def _default(field: Any) -> str:
         return "unset"
     if hasattr(value, "model_dump"):
         return "see below"
-    return f"`{value}`"
+    return f"`{value}`".replace("\n", "\\n")
 
 
 def _descriptions(model: Any) -> dict[str, str]:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier import answers, companions
+from luthier.codecs import check_streams, make_codec
 from luthier.core import cache, kinds
-from luthier.core.contracts import Answered, Method, Objective, Settling
+from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts_beside import Answered
+from luthier.core.contracts_text import Tokenized
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Record, SourceTarget, Text
+from luthier.core.records import Conversation, ConversationTree, Example, Record, SourceTarget, Text
+from luthier.core.workers import processes
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
 from luthier.data.mixture import balanced, drawing
-from luthier.data.parts import Part, read_parts
+from luthier.data.order import generator
+from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
-from luthier.data.streams import PairCodec
+from luthier.data.sides import ChangedError, known_parts
+from luthier.data.sides import settle as settle_on
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
-from luthier.models.encoder_decoder import EncoderDecoderModel, is_encoder_decoder
+from luthier.data_models import OpenedModels
+from luthier.models.encoder_decoder import is_encoder_decoder
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -37,6 +45,9 @@ from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
 
+#: In the key of the generator that arranges held-out examples; no epoch is.
+_HELD_OUT = 2**31
+
 
 #: What the template path counts, in words.
 TEMPLATE_EVENTS = {
@@ -49,6 +60,16 @@ TEMPLATE_EVENTS = {
     "thinking_dropped": "thinking parts left out",
     "thinking_masked": "thinking parts read and not learned",
     "spurious_space": "answers where the tokenizer adds a space",
+    "words_unseen": "words of which the tokenizer leaves nothing",
+}
+
+
+#: Kind of head -> what a model with it is, and the objective for it.
+_OTHERS = {
+    "classification": ("a classifier", "classification"),
+    "token_classification": ("a classifier of tokens", "token_classification"),
+    "embedding": ("a sentence encoder", "embedding, or classification"),
+    "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 
 
@@ -81,20 +102,32 @@ class Parts:
     companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
-def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
+def assemble(recipe: Recipe, say: Say, *, vetting: bool = True, verify: bool = False) -> Parts:
     """Reads the data, checks it, loads the model, encodes the examples.
 
     Args:
         recipe: of one run.
         say: takes a line for the user.
         vetting: whether the data is checked as ``data.check`` says.
+        verify: read all rows though they are known; see :mod:`luthier.data.sides`.
 
     Raises:
         UserError: whatever of the three is wrong, with its place and cure.
     """
+    try:
+        return _assembled(recipe, say, vetting, verify)
+    except ChangedError as error:
+        say(f"begun anew: {error}")
+        return _assembled(recipe, say, vetting, verify)
+
+
+def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    first, second = read_parts(recipe.data, objective, recipe.training.seed, say)
+    models = OpenedModels(recipe.training.device)
+    first, second = known_parts(
+        recipe.data, objective, recipe.training.seed, say, models, verify=verify
+    )
     if vetting:
         vetted(recipe, (first, second), say)
     recipe, objective = settled(recipe, objective, first)
@@ -105,6 +138,8 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
         first = answers.answer(first, objective, recipe.training.device, say)
     loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
@@ -116,7 +151,7 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
-            say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
+            say(describe(name, pair[1].counts, noun(objective)))
     drawn = drawing(recipe.data, objective, train[0], train[1].examples)
     kept = retained(recipe, objective, codec, say)
     if kept and kept.replayed and recipe.retain:
@@ -144,12 +179,12 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
     known = companions.labels_of(objective)
     if not known and (head := known_head(recipe.model)) is not None:
         known = head.labels
-    made = objective.settled(part.records, known)
+    made = settle_on(objective, part, known)
     return recipe.model_copy(update={"objective": made.config}), made
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
-    """Checks a run's records as ``data.check`` says.
+    """Checks a run's records as ``data.check`` says; those that were made are left out.
 
     Raises:
         DataError: they have errors, and the recipe does not say to go on.
@@ -158,7 +193,8 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(*parts, share, classes), spec.check, say)
+        found = vet(*parts, share, classes, processes(spec.workers))
+        settle(found, spec.check, say)
 
 
 def encoded(
@@ -184,6 +220,31 @@ def encoded(
     return made
 
 
+def noun(objective: Objective) -> str:
+    """What the targets of an objective are, where its data are described."""
+    kinds_of_head = {head.kind for head in objective.heads}
+    if "lm" in kinds_of_head:
+        return "of them learned"
+    return "of them to be hidden in turn" if "masked_lm" in kinds_of_head else "labels"
+
+
+def held_out(parts: Parts) -> Sequence[Example]:
+    """The held-out examples as every measurement sees them: arranged once."""
+    if parts.validation is None:
+        return []
+    return arranged_once(parts.objective, parts.validation[1].examples, parts.recipe.training.seed)
+
+
+def arranged_once(
+    objective: Objective, examples: Sequence[Example], seed: int
+) -> Sequence[Example]:
+    """Examples arranged by a generator of their own; as they are where nothing is to change."""
+    first = list(examples[:1])
+    if objective.arrange(first, generator(seed, _HELD_OUT)) is first:
+        return examples
+    return list(objective.arrange(list(examples), generator(seed, _HELD_OUT)))
+
+
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:
     """The recipe's model, pretrained or from scratch (with a tokenizer from ``part``'s text).
 
@@ -193,13 +254,20 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     own = [head for head in objective.heads if head.kind != "lm"]
     kind = recipe.objective.kind
     if recipe.model.architecture is None:
-        loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
+        method = kinds.build("methods", recipe.method)
+        loaded = load(
+            recipe.model,
+            head=own[0] if own else None,
+            seed=recipe.training.seed,
+            quantize=isinstance(method, QuantizedBase) and method.quantize_on_load,
+        )
         if loaded.head is not None and not own:
+            what, cure = _OTHERS.get(loaded.head.kind, _OTHERS["classification"])
             raise RecipeError(
-                f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",
-                cure="name a language model, or set objective: classification",
+                f"'{recipe.model.name}' is {what}, and '{kind}' learns with a language model",
+                cure=f"name a language model, or set objective: {cure}",
             )
-        _check_streams(loaded, objective, recipe)
+        check_streams(loaded, objective, recipe)
         return loaded
     if own:
         raise RecipeError(
@@ -208,28 +276,8 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
         )
     tokenizer = scratch_tokenizer(recipe.model, part, say)
     loaded = from_scratch(recipe.model, tokenizer, recipe.training.seed)
-    _check_streams(loaded, objective, recipe)
+    check_streams(loaded, objective, recipe)
     return loaded
-
-
-def _check_streams(loaded: Loaded, objective: Objective, recipe: Recipe) -> None:
-    """Refuses an objective that has no source for an encoder to read."""
-    model = loaded.model
-    if not isinstance(model, EncoderDecoderModel):
-        return
-    if not any(issubclass(SourceTarget, kind) for kind in objective.records):
-        raise RecipeError(
-            f"{loaded.name} has an encoder and a decoder ({model.config.model_type}), and "
-            f"'{recipe.objective.kind}' learns with a decoder alone",
-            cure="set objective: seq2seq, or take a causal model",
-            code="pairing",
-        )
-    idle = [name for name in ("system", "thinking") if getattr(recipe.data, name) != "keep"]
-    if idle:
-        raise RecipeError(
-            f"data.{idle[0]} has no meaning for an encoder-decoder: it has no turns",
-            cure="take it out",
-        )
 
 
 def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
@@ -267,54 +315,14 @@ def texts_of(record: Record) -> list[str]:
     return []
 
 
-def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
-    """The codec of a recipe: its template, its bound on lengths."""
-    limit = loaded.context
-    if recipe.data.max_length is not None:
-        limit = min(limit, recipe.data.max_length)
-    if (pair := pair_codec(loaded, pair_note(recipe), limit)) is not None:
-        return pair
-    return TokenizerCodec(
-        loaded.tokenizer,
-        template=recipe.data.template,
-        system=recipe.data.system,
-        thinking=recipe.data.thinking,
-        max_length=limit,
-    )
-
-
-def pair_note(recipe: Recipe) -> dict[str, Any]:
-    """What a run keeps of how its encoder-decoder reads and writes, beside the weights."""
-    languages = [getattr(recipe.objective, f"{s}_language", None) for s in ("source", "target")]
-    return {"template": recipe.data.template, "languages": languages}
-
-
-def pair_codec(loaded: Loaded, note: Mapping[str, Any], limit: int) -> PairCodec | None:
-    """The codec of an encoder-decoder, ``None`` of any other model.
-
-    Args:
-        loaded: the model.
-        note: from :func:`pair_note`, or nothing of what was not trained here.
-        limit: tokens that either side may have.
-    """
-    if not isinstance(loaded.model, EncoderDecoderModel):
-        return None
-    source, target = note.get("languages") or (None, None)
-    return PairCodec(
-        loaded.tokenizer,
-        template=note.get("template"),
-        start=loaded.model.start_token,
-        languages=(source, target),
-        max_length=limit,
-    )
-
-
 def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -> str:
     """One line on a side of the data, whatever was cut named; ``noun`` is what targets are."""
     line = (
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
         f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
+    if made := sum(step["made"] for step in counts.get("augmented", {}).values()):
+        line += f"; {made:,} of the rows made by data.augment"
     cut = counts["cut"]
     if cut["windows"]:
         line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from luthier.assemble import pair_codec
+from luthier.codecs import decoder_prompt, pair_codec
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec
 from luthier.core.records import Turn
@@ -43,8 +43,9 @@ class Chat:
         model = loaded.model
         if not isinstance(model, CausalModel):
             raise RecipeError(
-                f"'{loaded.name}' is a classifier: it does not talk",
-                cure="luthier.classify.Classifier.open(name).predict([text])",
+                f"'{loaded.name}' is no language model: it does not talk",
+                cure="luthier.classify.Classifier.open(name).predict([text]), or "
+                "luthier.tag.Tagger where it tags words",
             )
         note = note or {}
         pair = pair_codec(loaded, note.get(PAIR) or {}, loaded.context)
@@ -54,11 +55,10 @@ class Chat:
         self._codec = pair or TokenizerCodec(
             loaded.tokenizer, system=note.get("system", "keep"), max_length=loaded.context
         )
-        own = model.base.generation_config.eos_token_id
         ends = {
             *self._codec.end_tokens,
             *note.get("end_tokens", ()),
-            *(own if isinstance(own, list) else [] if own is None else [own]),
+            *model.end_tokens,
         }
         self._eos = loaded.tokenizer.eos_token_id
         self._paired = pair is not None
@@ -67,7 +67,7 @@ class Chat:
             loaded.tokenizer,
             sorted(ends),
             loaded.context,
-            self._codec.decoder_prompt,
+            decoder_prompt(self._codec),
         )
 
     @classmethod
@@ -170,7 +170,7 @@ class Chat:
                 f"{self.context:,}"
             )
         # The decoder's own first tokens take their place as well.
-        room = self.context - len(self._codec.decoder_prompt or ())
+        room = self.context - len(decoder_prompt(self._codec) or ())
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
     def _recent(self, turns: list[Turn], sampling: Sampling) -> list[int]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from luthier.assemble import Parts
+from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
 from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
+from luthier.core.contracts_beside import Solving
 from luthier.core.errors import RecipeError
-from luthier.core.records import Batch, Example
+from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import (
     check_budget,
     collate,
@@ -25,10 +28,10 @@ from luthier.data.batching import (
 )
 from luthier.data.order import Order, generator, total_steps
 from luthier.data.store import ExampleStore
-from luthier.engine import trunk_cache
+from luthier.engine import solver, trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
-from luthier.models.load import count_parameters
+from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
 
 Say = Callable[[str], None]
@@ -80,7 +83,7 @@ def _on_frozen_trunk(
     def with_states(store: ExampleStore) -> ExampleStore:
         tokens = hashlib.sha256()
         for name in sorted(store.arrays):
-            if name.startswith(("token", "segment", "example")):
+            if name.startswith(("token", "segment", "example")) or name.endswith(".position"):
                 tokens.update(store.arrays[name].tobytes())
         name = cache.key(weights, tokens.hexdigest(), model.pooling, backend.precision)
         place = cache.place("trunks", name)
@@ -89,7 +92,26 @@ def _on_frozen_trunk(
         cache.trim()
         return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
 
-    return _mapped(parts, data, with_states), trunk_cache.CachedTrunk(model, head)
+    data = _mapped(parts, data, with_states)
+    assert isinstance(data.train, ExampleStore)
+    data = replace(data, rows=partial(_rows, data.train, head, backend.device))
+    solve = parts.method.solve if isinstance(parts.method, Solving) else None
+    if solve is not None:
+        # Of every strength, then of all rows.
+        data = replace(data, total=solve.iterations * (len(solver.STRENGTHS) + 1), per_epoch=1)
+    return data, trunk_cache.CachedTrunk(model, head)
+
+
+def _rows(store: ExampleStore, head: str, device: torch.device, chosen: Ints) -> Batch:
+    """Chosen rows of a head's table, which has one an example, without any token."""
+    columns = {name: store.arrays[f"{head}.{name}"][chosen] for name in store.heads[head]}
+    table = {
+        name: torch.from_numpy(c.astype(np.int64) if c.dtype == np.int32 else np.array(c))
+        for name, c in columns.items()
+    }
+    nothing = torch.zeros(0, dtype=torch.int64)
+    batch = Batch(nothing, nothing, SegmentTable((), (), ()), {head: table}, (), nothing)
+    return move(batch, device)
 
 
 def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
@@ -120,6 +142,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     _refuse_adapter(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
+    _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
@@ -128,6 +151,26 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
         for layer in parts.loaded.model.blocks:
             layer.compile(dynamic=True)
     return module
+
+
+def _check_new_rows(parts: Parts) -> None:
+    """New tokens must learn.
+
+    Raises:
+        RecipeError: the method trains no row of the embeddings.
+    """
+    if not parts.recipe.model.new_tokens:
+        return
+    trunk: Any = parts.loaded.model.trunk
+    embeddings = trunk.get_input_embeddings()
+    if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+        kind = parts.recipe.method.kind
+        raise RecipeError(
+            f"model.new_tokens: method '{kind}' trains no embeddings, so the new tokens would stay "
+            "as they begin",
+            cure="method: lora, qlora or full",
+            code="pairing",
+        )
 
 
 def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
@@ -162,17 +205,18 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         budget=choices.get("token_budget", spec.token_budget),
         sixteen_bit=choices["precision"] != "float32",
         recompute=spec.gradient_checkpointing,
+        weights=weight_bytes(parts.loaded.model.module),
+        averaged=spec.ema is not None,
     )
     for store in stores:
-        sizes = store.sizes.tolist()
-        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
+        check_budget(store.sizes, plan.token_budget, store.origin)
     return plan
 
 
 def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     spec = parts.recipe.training
     examples = parts.train[1].examples
-    held = parts.validation[1].examples if parts.validation else []
+    held = held_out(parts)
     order = _order(parts)
     total = total_steps(order.count, spec.batch_size, spec.epochs, spec.max_steps)
     step = _steps(parts, examples, order)

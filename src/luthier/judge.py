@@ -6,17 +6,23 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
-from luthier.assemble import Parts, load_model, pair_note
+from luthier.assemble import Parts, arranged_once, held_out, load_model
+from luthier.codecs import decoder_prompt, pair_note
 from luthier.core import kinds
 from luthier.core.contracts import Metric
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
+from luthier.core.words import many
+from luthier.data.streams import PairCodec
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
+from luthier.evaluation.masking import score_masked
 from luthier.evaluation.measure import (
     likeliest,
     measure,
@@ -26,11 +32,15 @@ from luthier.evaluation.measure import (
     text_examples,
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
+from luthier.evaluation.retrieving import score_retrieval
 from luthier.evaluation.statistics import compare
+from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
-from luthier.models.encoder_decoder import EncoderDecoderModel
+from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import PAIR, Loaded, load, save_note
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel
 
 Say = Callable[[str], None]
 
@@ -52,6 +62,14 @@ class Side:
         """All of them, in an order that both sides share."""
         return [*self.held, *self.answers]
 
+    def of(self, files: AbstractSet[str]) -> Side:
+        """Those of some files alone, the user's own left out."""
+        held, answers = (
+            [each for each in scored if each.origin.source in files]
+            for scored in (self.held, self.answers)
+        )
+        return Side(held, answers, [])
+
 
 def save_result(parts: Parts, folder: RunDir) -> None:
     """Writes ``model/``: what was trained, tokenizer, template, generation config."""
@@ -64,6 +82,10 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         "objective": parts.recipe.objective.kind,
         "method": parts.recipe.method.kind,
     }
+    if isinstance(parts.method, QuantizedBase):
+        note["quantized"] = {"kind": "nf4", "covers_rounding": parts.method.covers_rounding}
+    if loaded.new_tokens:
+        note["new_tokens"] = loaded.new_tokens
     if loaded.head is not None:
         note["head"] = asdict(loaded.head)
         loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id
@@ -73,22 +95,18 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation = loaded.model.base.generation_config
         generation.eos_token_id = parts.codec.end_tokens
         generation.pad_token_id = loaded.tokenizer.pad_token_id
-        if isinstance(loaded.model, EncoderDecoderModel):
+        if isinstance(parts.codec, PairCodec):
             note[PAIR] = pair_note(parts.recipe)
-            _begun(generation, parts.codec.decoder_prompt or [])
+            parts.codec.begin(generation)
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
+    if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
+        width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
     temporary.rename(folder.model)
-
-
-def _begun(generation: Any, prompt: Sequence[int]) -> None:
-    """What plain transformers feeds the decoder before it writes."""
-    generation.decoder_start_token_id = prompt[0]
-    if len(prompt) > 1:
-        generation.forced_bos_token_id = prompt[1]
 
 
 def judge(folder: RunDir, parts: Parts, say: Say) -> None:
@@ -109,10 +127,15 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        old = _forgotten(parts, sides)
-        _write(folder, parts, sides, figures, old, time.perf_counter() - start)
+        apart, old = by_source(parts, sides), _forgotten(parts, sides)
+        more = {"sources": apart, "retained": old}
+        _write(folder, parts, sides, figures, more, time.perf_counter() - start)
         for line in table(figures):
             say(line)
+        for name, source in apart.items():
+            say(f"of these, {many(source['rows'], 'row')} of {name}")
+            for line in table(source["metrics"])[1:]:
+                say(line)
         if old:
             say(f"on {old['rows']:,} old rows (retain):")
         for line in table(old["metrics"]) if old else ():
@@ -142,6 +165,22 @@ def compared(
                 for part in ("before", "difference", "interval", "p_value", "before_interval"):
                     figures[name][part] = None
     return figures
+
+
+def by_source(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+    """Rows and figures of each source of a mixture, where several are held out."""
+    mixed = parts.validation[0].mixed if parts.validation else {}
+    if len(set(mixed.values())) < 2:
+        return {}
+    spec = parts.recipe
+    found: dict[str, dict[str, Any]] = {}
+    for number, entry in enumerate(spec.data.mixture or ()):
+        files = {file for file, place in mixed.items() if place == number}
+        own = {name: side.of(files) for name, side in sides.items()}
+        if rows := {scored.origin for scored in own["after"].held}:
+            figures = compared(spec.evaluation, _metric_configs(parts), own)
+            found[entry.name(number)] = {"rows": len(rows), "metrics": figures}
+    return found
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -176,9 +215,9 @@ def _forgotten(parts: Parts, sides: Mapping[str, Side]) -> dict[str, Any] | None
 def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
     if parts.validation is None:
         return [], []
-    part, encoded = parts.validation
+    part, _ = parts.validation
     limit = parts.recipe.evaluation.rows
-    examples = encoded.examples
+    examples = held_out(parts)
     records = list(part.records[:limit])
     if limit is None:
         return list(examples), records
@@ -188,9 +227,15 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
 
 def _own_texts(parts: Parts, say: Say) -> list[Example]:
     """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
+    prompts = parts.recipe.evaluation.prompts
+    if isinstance(parts.loaded.model, MaskedModel):
+        if prompts:
+            say("evaluation.prompts: without effect, a masked language model answers nothing")
+        return []
     if parts.loaded.head is None:
         return []
-    own, notices = text_examples(parts.recipe.evaluation.prompts, parts.codec)
+    make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
+    own, notices = make(prompts, parts.codec)
     for line in notices:
         say(f"evaluation.prompts: {line}")
     return own
@@ -204,32 +249,51 @@ def _side(
     own: Sequence[Example],
 ) -> Side:
     spec = parts.recipe.evaluation
-    kept = list(parts.retained.held[1].examples) if parts.retained else []
-    if isinstance(loaded.model, ClassifierModel):
+    model = loaded.model
+    kept, known = _retained(parts)
+    if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
-        held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
-        said = score_classes(loaded.model, own, spec.prompts) if own else []
-        return Side(held, [], said, score_classes(loaded.model, kept) if kept else [])
-    losses = score_losses(loaded.model, examples, parts.codec)
-    old = score_losses(loaded.model, kept, parts.codec) if kept else []
+        held = score_classes(model, examples, [texts[e.origin] for e in examples])
+        said = score_classes(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_classes(model, kept) if kept else [])
+    if isinstance(model, TaggerModel):
+        held = score_tags(model, examples, records)
+        said = score_texts(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_tags(model, kept, known) if kept else [])
+    if isinstance(model, EmbeddingModel):
+        cosine = _cosine(parts)
+        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
+        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
+        return Side(held, [], [], old)
+    if isinstance(model, MaskedModel):
+        held = score_masked(model, examples, parts.codec, spec.samples)
+        return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
+    losses = score_losses(model, examples, parts.codec)
+    old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(
-        loaded.model.generating,
-        loaded.tokenizer,
-        parts.codec.end_tokens,
-        loaded.context,
-        parts.codec.decoder_prompt,
-    )
-    sampling = Sampling(
-        max_new_tokens=min(spec.max_new_tokens, loaded.context // 2),
-        num_beams=spec.num_beams,
-        length_penalty=spec.length_penalty,
-    )
+    begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
+    sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
+    new = min(spec.max_new_tokens, loaded.context // 2)
+    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _cosine(parts: Parts) -> bool:
+    """Whether the lengths of vectors mean nothing."""
+    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
+
+
+def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
+    """The old rows that are measured, in tokens and as they are; none where there are none."""
+    if parts.retained is None:
+        return [], ()
+    part, encoded = parts.retained.held
+    seed = parts.recipe.training.seed
+    return list(arranged_once(parts.retained.objective, encoded.examples, seed)), part.records
 
 
 def _metric_configs(parts: Parts) -> list[Any]:
@@ -249,18 +313,18 @@ def _write(
     parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
-    old: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
-    said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
-    if old:
-        said["retained"] = old
-    head = parts.loaded.head
-    if head is not None:
-        names = head.labels
-        said["classes"] = class_figures(names, before.held if before else None, after.held)
+    said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
+    said |= {name: value for name, value in more.items() if value}
+    model, earlier = parts.loaded.model, before.held if before else None
+    if isinstance(model, ClassifierModel):
+        said["classes"] = class_figures(model.labels, earlier, after.held)
+    if isinstance(model, TaggerModel):
+        said["entities"] = entity_figures(model.labels, earlier, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
@@ -298,6 +362,8 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["label"] = item.references[0] if item.references else None
                 line["predicted"] = item.answer
                 line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            elif item.rank is not None:
+                line["rank"] = item.rank
             else:
                 assert item.losses is not None
                 assert item.correct is not None
@@ -305,6 +371,9 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["tokens"] = len(item.losses)
                 line["bytes"] = item.bytes
                 line["correct"] = int(item.correct.sum())
+            if item.said_spans is not None:
+                line["entities"] = [list(astuple(each)) for each in item.spans or ()]
+                line["predicted"] = [list(astuple(each)) for each in item.said_spans]
             lines.append(line)
     return lines
 

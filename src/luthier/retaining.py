@@ -14,13 +14,15 @@ import numpy as np
 
 from luthier.core import kinds
 from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import DataSpec, Recipe
 from luthier.core.recipe_retain import RetainSpec
 from luthier.data.mixture import Drawing
 from luthier.data.order import Pool
-from luthier.data.parts import Part, read_parts
+from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
+from luthier.data.sides import known_parts
 from luthier.data.store import ExampleStore
 from luthier.data.template import TokenizerCodec
 
@@ -67,11 +69,13 @@ def retained(
         own = kinds.build("objectives", spec.objective)
     if isinstance(own, Settling) and own.config.kind == objective.config.kind:
         own = objective  # the run's own classes, which its head has
+    if isinstance(own, Tokenized):
+        own = own.with_codec(codec)
     if mismatch := unmeasurable(objective, own):
         raise RecipeError(mismatch, cure="name another retain.objective", code="pairing")
     data = _spec(spec, recipe.data)
     said: list[str] = []
-    first, second = read_parts(data, own, recipe.training.seed, said.append)
+    first, second = known_parts(data, own, recipe.training.seed, said.append)
     for line in said:
         say(f"retain: {line}")
     parts = [(part, encode(part, data, own, codec)) for part in (first, second) if part is not None]
@@ -140,6 +144,8 @@ def _spec(spec: RetainSpec, data: DataSpec) -> DataSpec:
         "limit": spec.limit,
         "clean": (),
         "subset": None,
+        "augment": (),
+        "augment_share": 1.0,
         "group": None,
         "balance": None,
     }

@@ -120,6 +120,8 @@ RIGHT = [
     laid(evaluation={"metrics": "rouge"}),
     laid(data={"train": ["a", "b"], "validation": ["c"]}),
     laid(data={"train": [{"text": "a"}], "validation": 0}),
+    laid(data={"train": None, "mixture": [{"source": "a", "weight": 2}], "temperature": 3}),
+    laid(data={"train": None, "mixture": [{"source": ["a"], "limit": 2, "format": "auto"}]}),
     laid(version=1, output="runs/x"),
     {"model": "m", "stages": [{"data": {"train": "x"}, "objective": {"train_on": "all"}}]},
 ]

@@ -77,9 +77,9 @@ def test_micro_batches_refuse_what_check_budget_should_have() -> None:
 
 def test_an_example_larger_than_the_budget_is_named_with_its_line_and_size() -> None:
     origins = [Origin("a.jsonl", 4), Origin("a.jsonl", 9)]
-    check_budget([10, 10], 10, origins)
+    check_budget(np.array([10, 10]), 10, origins.__getitem__)
     with pytest.raises(DataError, match=r"1 examples.*a\.jsonl:9 \(1,200\)"):
-        check_budget([10, 1200], 1000, origins)
+        check_budget(np.array([10, 1200]), 1000, origins.__getitem__)
 
 
 def mixed() -> list[Example]:

@@ -13,7 +13,7 @@ import torch
 from luthier.core.errors import DataError, RecipeError, UserError
 from luthier.core.records import Example, Turn
 from luthier.data.length import Cut
-from luthier.data.length_pairs import fit_pair
+from luthier.data.length_pairs import fit_pair, source_frame
 
 SAID = "the small boat sailed out on the river at noon"
 
@@ -35,7 +35,7 @@ def test_a_template_stands_around_every_source() -> None:
     assert list(codec.streams("a b", "c").read) == plain("say: a b !").input_ids
     assert codec.prompt((Turn("user", "a b"),)) == plain("say: a b !").input_ids
     assert codec.document("a b") == plain("a b").input_ids
-    before, after = codec.source_frame
+    before, after = source_frame(codec)
     assert codec.decode(codec.prompt((Turn("user", "x"),))[:before]) == "say: "
     assert codec.decode(codec.prompt((Turn("user", "x"),))[-after:]) == " !"
     assert pairs.codec(template="a {{b}} {prompt}").prompt((Turn("user", "x"),)) == (
@@ -108,7 +108,7 @@ def made(template: str | None = None, *, chain: bool = False) -> tuple[Example, 
     objective = kinds.build("objectives", kinds.config("objectives", "seq2seq"))
     codec = builders.codec(template=template) if chain else pairs.codec(template=template)
     [record] = pairs.records(1)
-    return objective.encode(record, codec), codec.source_frame
+    return objective.encode(record, codec), source_frame(codec)
 
 
 @pytest.mark.parametrize("policy", ["left", "right"])

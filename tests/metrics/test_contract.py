@@ -10,9 +10,10 @@ import pytest
 
 from luthier.core import kinds
 from luthier.core.records import Floats, Origin, Scored
+from luthier.core.tags import Entity
 
 METRICS = kinds.names("metrics")
-CLASSIFIED = frozenset({"classes", "logits", "spans"})
+CLASSIFIED = frozenset({"classes", "logits"})
 
 
 def build(kind: str) -> Any:
@@ -40,6 +41,9 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 references=(sentence(), sentence()),
                 probabilities=_probabilities(needs, chances),
                 label=_label(needs, rng),
+                rank=int(rng.integers(1, 20)) if "ranks" in needs else None,
+                spans=_spans(rng) if "spans" in needs else None,
+                said_spans=_spans(rng) if "spans" in needs else None,
             )
         )
     return made
@@ -49,6 +53,11 @@ def _probabilities(needs: frozenset[str], chances: Floats) -> Floats | None:
     if "numbers" in needs:
         return chances[:1]
     return chances if needs & CLASSIFIED else None
+
+
+def _spans(rng: np.random.Generator) -> tuple[Entity, ...]:
+    kinds = rng.choice(["A", "B", ""], size=6)
+    return tuple(Entity(i, i + 1, str(kind)) for i, kind in enumerate(kinds) if kind)
 
 
 def _label(needs: frozenset[str], rng: np.random.Generator) -> int | float | None:
@@ -78,7 +87,8 @@ def test_class_attributes(kind: str) -> None:
     metric = type(build(kind))
     assert metric.names
     assert len(set(metric.names)) == len(metric.names)
-    assert metric.needs <= {"losses", "logits", "answers", "classes", "numbers", "spans"}
+    known = {"losses", "logits", "answers", "classes", "numbers", "spans", "ranks"}
+    assert metric.needs <= known
     assert isinstance(metric.higher_is_better, bool)
 
 

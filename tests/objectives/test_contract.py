@@ -7,15 +7,19 @@ from typing import Any
 
 import builders
 import classifiers
+import encoders
 import numpy as np
 import pairs
 import pytest
 import torch
-from stand_in import annotated, nudge
+from stand_in import annotated, informed, nudge
 from torch import nn
 
 from luthier.core import kinds
 from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts_data import Classed
+from luthier.core.contracts_text import Tokenized
+from luthier.core.contracts_weights import Prefixed
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
     Conversation,
@@ -24,44 +28,56 @@ from luthier.core.records import (
     Labelled,
     Node,
     Origin,
+    Pair,
     Preference,
     Prompt,
     Record,
     SourceTarget,
+    Tagged,
     Text,
     Thumb,
     Turn,
 )
 from luthier.data.batching import collate, empty_like
 from luthier.data.length import POLICIES
+from luthier.data.template import TokenizerCodec
 from luthier.engine.optim import make_optimizer
-from luthier.methods._snapshot import head_names
 from luthier.models.encoder_decoder import language_model
-from luthier.models.heads import ClassifierModel
-from luthier.models.language_model import CausalModel
+from luthier.models.headed import HeadedTrunk
 from luthier.models.run_models import RunModels
+from luthier.models.worlds import WORLDS
 
 OBJECTIVES = kinds.names("objectives")
-#: Each objective, and behind an @ once more with an encoder-decoder where it learns from pairs.
+#: Each objective, and behind an @ once more with an encoder-decoder where it learns from sources.
 CASES = [
     *OBJECTIVES,
     *(
         f"{kind}@pairs"
         for kind in OBJECTIVES
-        if SourceTarget in kinds.module("objectives", kind).Objective.records
+        if hasattr(kinds.module("objectives", kind).Objective, "bounds")
     ),
 ]
 METHODS = kinds.names("methods")
 
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
-    kind = kind.partition("@")[0]
+    kind, _, world = kind.partition("@")
     made = kinds.build(
         folder, kinds.config(folder, {**builders.settings(folder, kind), **settings})
     )
+    if world:
+        made.world = world
     if isinstance(made, Settling):
-        return made.settled([record_of(Labelled, number) for number in range(6)], ())
-    return made
+        eaten = made.records[0]  # type: ignore[attr-defined]
+        made = made.settled([record_of(eaten, number) for number in range(6)], ())
+    return made.with_codec(codec()) if isinstance(made, Tokenized) else made
+
+
+def codec() -> Any:
+    """One that all objectives can do with: its tokenizer has a mask."""
+    tokenizer = builders.tokenizer()
+    tokenizer.mask_token = "<|tool|>"
+    return TokenizerCodec(tokenizer, max_length=128)
 
 
 def record_of(kind: type[Record], number: int) -> Record:
@@ -80,70 +96,87 @@ def record_of(kind: type[Record], number: int) -> Record:
         Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
         Prompt: lambda: Prompt(origin, prompt),
         Labelled: lambda: Labelled(origin, said, classifiers.NAMES[number % 3]),
-        SourceTarget: lambda: SourceTarget(origin, said, pairs.TARGETS[number % 6]),
+        Tagged: lambda: encoders.sentences(number + 1)[number],
+        Pair: lambda: Pair(
+            origin, f"tell me of {other[:12]}", said, (other, other[:9])[: number % 3]
+        ),
+        SourceTarget: lambda: SourceTarget(origin, f"what of {number}?", said),
     }
     return made[kind]()  # type: ignore[no-any-return]
 
 
-def encoded(objective: Objective, case: str, count: int = 4) -> list[Example]:
+def encoded(objective: Objective, count: int = 4) -> list[Example]:
     """Every kind of record, with the columns that stay as they are."""
-    codec = pairs.codec() if case.endswith("@pairs") else builders.codec()
+    read = pairs.codec() if hasattr(objective, "world") else codec()
     made = [
-        objective.encode(record_of(kind, number), codec)
+        objective.encode(record_of(kind, number), read)
         for kind in objective.records
         for number in range(count)
     ]
     if not isinstance(objective, FrozenColumns):
         return made
     method = build("methods", "full")
-    module = method.prepare(model(objective, case))
+    module = method.prepare(model(objective))
     method.keep_start(module)
-    beside = companions(objective, case)
-    return annotated(objective, RunModels(seen(module), method, beside), made)
+    return annotated(
+        objective, RunModels(seen(objective, module), method, companions(objective)), made
+    )
 
 
-def companions(objective: Objective, case: str) -> dict[str, Any]:
+def companions(objective: Objective) -> dict[str, Any]:
     """Models that the objective stands beside; they know something else than the policy."""
     named = objective.companions if isinstance(objective, Accompanied) else {}
     made = {}
     for role in named:
-        module = model(objective, case)
+        module = model(objective)
         nudge(module, 1.0)
-        made[role] = seen(module.eval().requires_grad_(False))
+        made[role] = seen(objective, module.eval().requires_grad_(False))
     return made
 
 
-def model(objective: Objective, case: str) -> nn.Module:
-    """A decoder with the heads that an objective reads, or an encoder-decoder."""
-    if case.endswith("@pairs"):
+def model(objective: Objective) -> nn.Module:
+    """A model with the head that an objective reads."""
+    if hasattr(objective, "world"):
         both: nn.Module = pairs.model("t5")
         return both
-    if any(head.kind == "classification" for head in objective.heads):
-        classifier: nn.Module = classifiers.own("llama")
-        return classifier
-    module: nn.Module = builders.talking(len(builders.tokenizer()), attention_dropout=0.0)
+    makers: dict[str, Any] = {
+        "lm": lambda: builders.talking(len(builders.tokenizer()), attention_dropout=0.0),
+        "classification": lambda: classifiers.own("llama"),
+        "token_classification": lambda: encoders.tagging("llama"),
+        "masked_lm": lambda: encoders.guessing("bert"),
+        "embedding": lambda: encoders.embedding("bert"),
+    }
+    module: nn.Module = makers[objective.heads[0].kind]()
     return module
 
 
-def seen(module: nn.Module) -> Any:
+def seen(objective: Objective, module: nn.Module) -> Any:
     """The module as objectives see it."""
-    return ClassifierModel(module) if head_names(module) else language_model(module)
+    kind = objective.heads[0].kind
+    return language_model(module) if kind == "lm" else WORLDS[kind].model(module)
 
 
-def logits(module: nn.Module, examples: list[Example]) -> torch.Tensor:
-    policy, batch = seen(module), collate(examples)
+def together(objective: Objective, module: nn.Module, examples: list[Example]) -> Any:
+    """One batch, as the model wants it."""
+    return collate(examples, **seen(objective, module).layout)
+
+
+def logits(objective: Objective, module: nn.Module, examples: list[Example]) -> torch.Tensor:
+    policy, batch = seen(objective, module), together(objective, module, examples)
     module.eval()
     with torch.no_grad():
         hidden = policy.hidden(batch)
-        if isinstance(policy, CausalModel):
-            return policy.logits(hidden)
-        rows = policy.pooled(batch, hidden, batch.targets["classification"]["segment"])
-        return torch.as_tensor(policy.outputs("classification", rows))
+        if not isinstance(policy, HeadedTrunk):
+            return torch.as_tensor(policy.logits(hidden))
+        kind = objective.heads[0].kind
+        table = batch.targets[kind]
+        rows = policy.pooled(batch, hidden, table.get("segment", table.get("position")))
+        return torch.as_tensor(policy.outputs(kind, rows))
 
 
 def means(objective: Objective, models: RunModels, examples: list[Example]) -> torch.Tensor:
     """The step's loss: each term divided once by its weight, as the engine does."""
-    batch = collate(examples)
+    batch = together(objective, models.policy.module, examples)
     weights, terms = objective.weights(batch), objective.loss(models, batch)
     assert set(weights) == set(terms)
     for name, term in terms.items():
@@ -161,11 +194,13 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
     if refusal is not None:
         assert refusal.strip()
         return
-    examples = encoded(objective, kind)
-    module = method.prepare(model(objective, kind)).train()
+    if hasattr(objective, "world") and isinstance(method, Prefixed):
+        return  # refused once the model is known
+    examples = encoded(objective)
+    module = method.prepare(model(objective)).train()
     if objective.needs_reference:
         method.keep_start(module)
-    models = RunModels(seen(module), method)
+    models = RunModels(seen(objective, module), method)
     rate = 20 * method.default_rate
     optimizer = make_optimizer(TrainingSpec(), method.param_groups(module), rate)
     losses = []
@@ -177,14 +212,14 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
         optimizer.step()
     assert losses[2] < losses[1] < losses[0]
     method.save(module, tmp_path)
-    loaded = build("methods", way).load(model(objective, kind), tmp_path)
-    assert torch.equal(logits(loaded, examples), logits(module, examples))
+    loaded = build("methods", way).load(model(objective), tmp_path)
+    assert torch.equal(logits(objective, loaded, examples), logits(objective, module, examples))
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_weights_are_known_before_the_forward_pass_and_add_up(kind: str) -> None:
     objective = build("objectives", kind)
-    examples = encoded(objective, kind)
+    examples = encoded(objective)
     whole = objective.weights(collate(examples))
     apart = [objective.weights(collate([e])) for e in examples]
     assert all(isinstance(v, float) and v > 0 for v in whole.values())
@@ -195,13 +230,18 @@ def test_weights_are_known_before_the_forward_pass_and_add_up(kind: str) -> None
 @pytest.mark.parametrize("kind", CASES)
 def test_losses_are_sums_that_add_up(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
-    module = method.prepare(model(objective, kind).double()).eval()
+    module = method.prepare(model(objective).double()).eval()
     method.keep_start(module)
-    models = RunModels(seen(module), method)
-    examples = encoded(objective, kind)
+    models = RunModels(seen(objective, module), method)
+    examples = encoded(objective)
     with torch.no_grad():
-        whole = objective.loss(models, collate(examples))
-        apart = [objective.loss(models, collate([e])) for e in examples]
+        examples = list(objective.arrange(examples, np.random.default_rng(0)))
+        batch = together(objective, module, examples)
+        [informed_batch] = informed(objective, models, [batch], len(examples))
+        whole = objective.loss(models, informed_batch)
+        alone = [together(objective, module, [e]) for e in examples]
+        batches = informed(objective, models, alone, len(examples))
+        apart = [objective.loss(models, batch) for batch in batches]
     for name, term in whole.items():
         assert float(term) == pytest.approx(sum(float(t[name]) for t in apart), rel=1e-9)
 
@@ -209,11 +249,11 @@ def test_losses_are_sums_that_add_up(kind: str) -> None:
 @pytest.mark.parametrize("kind", CASES)
 def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
-    module = method.prepare(model(objective, kind))
+    module = method.prepare(model(objective))
     method.keep_start(module)
-    models = RunModels(seen(module), method)
-    examples = encoded(objective, kind)
-    batch = collate([empty_like(examples[0])])
+    models = RunModels(seen(objective, module), method)
+    examples = encoded(objective)
+    batch = together(objective, module, [empty_like(examples[0])])
     assert objective.weights(batch) == dict.fromkeys(objective.weights(collate(examples)), 0.0)
     terms = objective.loss(models, batch)
     assert all(term.item() == 0.0 for term in terms.values())
@@ -226,7 +266,7 @@ def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str)
 @pytest.mark.parametrize("kind", CASES)
 def test_what_changes_with_the_epoch_depends_on_the_generator_alone(kind: str) -> None:
     objective = build("objectives", kind)
-    examples = encoded(objective, kind)
+    examples = encoded(objective)
     torch.manual_seed(0)
     first = objective.arrange(examples, np.random.default_rng(3))
     torch.manual_seed(1)
@@ -251,6 +291,18 @@ def test_what_it_promises(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CASES)
+def test_classes_to_balance_are_a_number_an_example(kind: str) -> None:
+    objective = build("objectives", kind)
+    if not isinstance(objective, Classed) or objective.class_column is None:
+        return
+    head, column = objective.class_column
+    for example in encoded(objective):
+        found = example.targets[head][column]
+        assert found.shape == (1,)
+        assert objective.class_names[int(found[0])]
+
+
+@pytest.mark.parametrize("kind", CASES)
 def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
     if "label_smoothing" not in type(build("objectives", kind).config).model_fields:
         return
@@ -258,9 +310,9 @@ def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
     if objective.heads[0].kind != "lm":
         return  # a classifier's has a test of its own
     method: Method = build("methods", "full")
-    module = method.prepare(model(objective, kind))
-    models = RunModels(seen(module), method)
-    examples = encoded(objective, kind)
+    module = method.prepare(model(objective))
+    models = RunModels(seen(objective, module), method)
+    examples = encoded(objective)
     batch = collate(examples)
     table = batch.targets["lm"]
     with torch.no_grad():

@@ -13,6 +13,8 @@ _FOLDERS = {
     "metrics": "metrics",
     "formats": "data/formats",
     "cleaners": "data/cleaners",
+    "augmenters": "data/augmenters",
+    "combinations": "combine",
 }
 _ALL = (*_FOLDERS, "recipes")
 

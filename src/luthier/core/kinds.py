@@ -30,6 +30,8 @@ FOLDERS = {
     "rewards": "Reward",
     "data/formats": "Format",
     "data/cleaners": "Cleaner",
+    "data/augmenters": "Augmenter",
+    "combine": "Combination",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

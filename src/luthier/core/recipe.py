@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from luthier.core import kinds
-from luthier.core.contracts import Classed
+from luthier.core.contracts_data import Classed
 from luthier.core.errors import Fault, RecipeError, UserError
 from luthier.core.recipe_faults import Complaint, explain, faults_of, models_in, shown
 from luthier.core.recipe_parts import (
@@ -303,6 +303,15 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
             f"'{recipe.objective.kind}' has no classes to draw the same number of",
             code="pairing",
             beside=("objective",),
+        )
+    weighed = getattr(recipe.objective, "class_weights", "none")
+    if recipe.data.balance is not None and weighed in ("inverse", "effective"):
+        yield Complaint(
+            ("data", "balance"),
+            f"draws rare classes as often as the others, and objective.class_weights: {weighed} "
+            "weighs them up once more",
+            "choose one of them",
+            "pairing",
         )
     if recipe.training.early_stopping is not None and recipe.data.validation in (None, 0):
         yield Complaint(

@@ -32,7 +32,9 @@ ObjectiveConfig = Annotated[SerializeAsAny[KindConfig], _kind("objectives")]
 MethodConfig = Annotated[SerializeAsAny[KindConfig], _kind("methods")]
 MetricConfig = Annotated[SerializeAsAny[KindConfig], _kind("metrics")]
 CleanerConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/cleaners")]
+AugmenterConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/augmenters")]
 Count = Annotated[int, Field(ge=1)]
+Rows = Annotated[int, Field(ge=2)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -58,6 +60,9 @@ class ModelSpec(Settings):
     """Refuse to ask the hub, even for a hub id; only what is cached is used."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of every layer of a pretrained model; its own if unset."""
+    new_tokens: str | tuple[str, ...] = ()
+    """Tokens that a pretrained model gets and learns, ``["<tool>", "</tool>"]``, or a file with
+    one on each line; each starts from the mean of the pieces that spelt it."""
     layers: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Start from some of a pretrained model's layers: ``[0, 3, 5]``, or how many, drawn evenly."""
     architecture: str | None = Field(default=None, min_length=1)
@@ -75,9 +80,9 @@ class ModelSpec(Settings):
                 f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
             )
         scratch = ("config", "tokenizer")
-        pretrained = ("revision", "trust_remote_code", "dropout", "layers")
+        pretrained = ("revision", "trust_remote_code", "dropout", "layers", "new_tokens")
         idle = scratch if self.name is not None else pretrained
-        if unused := [name for name in idle if getattr(self, name) not in (None, False, {})]:
+        if unused := [name for name in idle if getattr(self, name) not in (None, False, {}, ())]:
             start = "a pretrained model" if self.name is not None else "a model from scratch"
             raise ValueError(f"'{unused[0]}' has no meaning for {start}")
         return self
@@ -88,6 +93,36 @@ class ModelSpec(Settings):
         if isinstance(value, tuple) and (not value or list(value) != sorted({*value})):
             raise ValueError("must name layers in ascending order, each once, as [0, 3, 5]")
         return value
+
+
+class SubsetSpec(Settings):
+    """Which rows a subset is drawn to stand for; in a recipe a plain number is ``rows``."""
+
+    rows: Rows
+    """Training rows to keep."""
+    by: Literal["classes", "clusters"] = "classes"
+    """What keeps its share: each class (or source), or each cluster of like texts."""
+    model: str | None = Field(default=None, min_length=1)
+    """An encoder whose vectors are clustered: a folder or a hub id. Weighted words if unset."""
+    clusters: int | None = Field(default=None, ge=2)
+    """How many; half of ``rows`` if unset, 512 at most."""
+
+    @model_validator(mode="after")
+    def _used(self) -> SubsetSpec:
+        if self.by != "clusters":
+            for name in ("model", "clusters"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"'{name}' has no meaning without 'by: clusters'")
+        return self
+
+
+Subset = Annotated[
+    SubsetSpec,
+    BeforeValidator(
+        lambda value: {"rows": value} if isinstance(value, int | str) else value,
+        json_schema_input_type=Rows | SubsetSpec,
+    ),
+]
 
 
 class DataSpec(Settings):
@@ -116,8 +151,14 @@ class DataSpec(Settings):
     """A share of the training rows, or a source of its own; 0 for none."""
     clean: tuple[CleanerConfig, ...] = ()
     """Steps that mend the rows, in order, each counted: ``[whitespace, html, duplicates]``."""
-    subset: int | None = Field(default=None, ge=2)
-    """Train on so many rows that stand for all of them (each class its share), for a first try."""
+    subset: Subset | None = None
+    """Train on so many rows that stand for all of them (each class its share), for a first try;
+    ``{rows: 500, by: clusters}`` has each kind of text in them."""
+    augment: tuple[AugmenterConfig, ...] = ()
+    """Steps that make further training rows of the training rows:
+    ``[{kind: noise, copies: 2}]``."""
+    augment_share: float = Field(default=1.0, gt=0)
+    """Made rows at most, as a share of the real training rows."""
     group: str | None = Field(default=None, min_length=1)
     """Rows that a held-out share must not divide, beside those that say nearly the same, which it
     never does where it can: those of one value in a column (a customer, a document).
@@ -149,6 +190,9 @@ class DataSpec(Settings):
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)
     """Take at most so many rows of each source, for a try."""
+    workers: Count | Literal["auto"] = "auto"
+    """Processes that check rows and put them into tokens, once there are many; ``auto`` takes as
+    many as pay off. What they make is the same however many there are."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds to wait for a source that gives nothing (a pipe, a disk of the network, a hub's
     stream) before it is named in an error."""
@@ -171,9 +215,9 @@ class DataSpec(Settings):
             return float(value)
         return source(value)
 
-    @field_validator("clean", mode="before")
+    @field_validator("clean", "augment", mode="before")
     @classmethod
-    def _one_cleaner(cls, value: Any) -> Any:
+    def _one_step(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("format")
@@ -242,8 +286,9 @@ class TrainingSpec(Settings):
     """Examples in one optimizer step, over all devices."""
     token_budget: Count | Literal["auto"] = "auto"  # noqa: S105 - no password
     """Tokens in one micro-batch; ``auto`` asks the memory planner."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum."""
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "sgd"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum. On NVIDIA GPUs AdamW may keep its
+    moments in 8 bits, and page them out to main memory where the GPU's is full."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     """AdamW's decay rates; SGD's momentum is the first."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
@@ -258,6 +303,11 @@ class TrainingSpec(Settings):
     """Decoupled decay of matrices; biases and norms are spared."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Bound on the global gradient norm; null for none."""
+    neftune_alpha: float | None = Field(default=None, gt=0)
+    """Noise on the embeddings while training (NEFTune; 5 is its paper's); none if unset."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights (0.999), which is evaluated and becomes the result;
+    none if unset."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the forward and backward pass; weights stay float32. ``auto`` probes."""
     seed: int = Field(default=0, ge=0, lt=2**63)

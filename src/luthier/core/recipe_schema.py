@@ -37,12 +37,13 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
         "default": None,
     }
     data = parts["DataSpec"]["properties"]
-    cleaners = _choices("data/cleaners", parts, needs_kind=True)
-    data["clean"] = {
-        **_described(data["clean"]),
-        "anyOf": [{"type": "array", "items": {"anyOf": cleaners}}, {"type": "string"}],
-        "default": [],
-    }
+    for name, folder in (("clean", "data/cleaners"), ("augment", "data/augmenters")):
+        steps = _choices(folder, parts, needs_kind=True)
+        data[name] = {
+            **_described(data[name]),
+            "anyOf": [{"type": "array", "items": {"anyOf": steps}}, {"type": "string"}],
+            "default": [],
+        }
     retain = parts["RetainSpec"]["properties"]
     objectives = [*_choices("objectives", parts, needs_kind=True), {"type": "null"}]
     retain["objective"] = {**_described(retain["objective"]), "anyOf": objectives, "default": None}

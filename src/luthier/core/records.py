@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from luthier.core.tags import Entity
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -52,7 +55,8 @@ class Turn:
         content: the text of the turn; an assistant's thinking stands in it, first, as
             ``<think>…</think>``.
         calls: of an assistant's turn, the tools that it calls, as a JSON list in OpenAI's shape
-            whose arguments are objects; empty where there are none.
+            whose arguments are objects; of a tool's turn the call that it answers, as a JSON object
+            of ``name`` and ``tool_call_id``; empty where there are none.
     """
 
     role: str
@@ -104,13 +108,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ConversationTree(Record):
-    """A conversation that branches: several answers to one turn, each with what followed it.
-
-    :mod:`luthier.core.trees` walks it.
-
-    Attributes:
-        nodes: parents before their children.
-    """
+    """A conversation that branches, parents before children; :mod:`luthier.core.trees` walks it."""
 
     nodes: tuple[Node, ...]
 
@@ -130,6 +128,15 @@ class Tagged(Record):
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Record):
+    """Two texts that belong together, and texts that only look as if they did."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,12 +352,15 @@ class Scored:
         origin: where the example stood.
         losses: ``[R]`` negative log-likelihood of each target, in nats.
         correct: ``[R]`` whether the most likely token was the target.
-        bytes: UTF-8 bytes of the text that the targets spell.
+        bytes: UTF-8 bytes of the text that the targets spell, where they spell any.
         prompt: the prompt as text, where an answer was generated.
         answer: what the model generated.
         references: the answers that the data give.
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
+        rank: where the right text stood among all, from 1.
+        spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
+        said_spans: those that the model marked.
     """
 
     origin: Origin
@@ -362,6 +372,9 @@ class Scored:
     references: tuple[str, ...] = ()
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
+    rank: int | None = None
+    spans: tuple[Entity, ...] | None = None
+    said_spans: tuple[Entity, ...] | None = None
 
 
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:
@@ -375,8 +388,9 @@ def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin)
         An example whose ``lm`` table has a row for every learned token but the very first one,
         which nothing precedes.
     """
-    tokens = np.array([token for run, _ in pieces for token in run], dtype=np.int64)
-    learned = np.array([flag for run, flag in pieces for _ in run], dtype=bool)
+    tokens = np.array([*chain.from_iterable(run for run, _ in pieces)], dtype=np.int64)
+    flags = np.array([flag for _, flag in pieces], dtype=bool)
+    learned = np.repeat(flags, np.array([len(run) for run, _ in pieces], dtype=np.int64))
     places = np.flatnonzero(learned)
     places = places[places > 0]
     table: dict[str, npt.NDArray[Any]] = {

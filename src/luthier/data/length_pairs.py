@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
+from luthier.core.codec import Codec
 from luthier.core.errors import DataError
-from luthier.core.records import Example
-from luthier.data.length import POLICIES, Cut, dropped, kept, target_rows
+from luthier.core.records import Example, Turn
+from luthier.data.length import POLICIES, Cut, dropped, kept_tokens, target_rows
 
 
 def fit_pair(
@@ -52,11 +56,25 @@ def fit_pair(
         first = frame[0] if policy == "left" else read - frame[1] - excess
         keep[first : first + excess] = False
     keep[read + room_target :] = False
-    shorter = kept(example, keep)
+    shorter = kept_tokens(example, keep, at_home=False)
     if not target_rows(shorter):
         return dropped(example)
     lost = target_rows(example) - target_rows(shorter)
     return [shorter], Cut(examples=1, tokens=example.size - shorter.size, targets=lost)
+
+
+@lru_cache(maxsize=4)
+def source_frame(codec: Codec) -> tuple[int, int]:
+    """How many tokens of every prompt stand before and after the text that is asked."""
+    one, other = (codec.prompt((Turn("user", text),)) for text in ("x", "0"))
+    before = _common(one, other)
+    return before, _common(one[before:][::-1], other[before:][::-1])
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two runs begin with alike."""
+    same = [a == b for a, b in zip(one, other, strict=False)]
+    return same.index(False) if False in same else len(same)
 
 
 def _refusal(example: Example, source: tuple[int, int], target: tuple[int, int]) -> DataError:

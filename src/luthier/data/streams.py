@@ -71,6 +71,13 @@ class PairCodec(TokenizerCodec):
         first = self._start if self._start is not None else self._target_tail[-1]
         return [first, *self._target_head]
 
+    def begin(self, generation: Any) -> None:
+        """Tells a generation config what plain transformers feeds the decoder at first."""
+        first, *more = self.decoder_prompt
+        generation.decoder_start_token_id = first
+        if more:
+            generation.forced_bos_token_id = more[0]
+
     def streams(self, source: str, target: str) -> Streams:
         """A source in its template, the target shifted right, the target with its end token."""
         written = self._target(target)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import DataError
+from luthier.core.marks import mark
 from luthier.core.records import (
     Conversation,
     Labelled,
+    Pair,
     Preference,
     Record,
     SourceTarget,
@@ -22,12 +24,12 @@ from luthier.core.rundir import write_text
 
 
 def write_rows(path: Path, records: Iterable[Record]) -> None:
-    """A JSON object a line.
+    """A JSON object a line; a row that was made says by what, in a further column.
 
     Raises:
         DataError: records that no format here writes.
     """
-    rows = (json.dumps(row_of(record), ensure_ascii=False) for record in records)
+    rows = (json.dumps({**row_of(r), **_made(r)}, ensure_ascii=False) for r in records)
     write_text(path, "".join(f"{row}\n" for row in rows))
 
 
@@ -49,6 +51,8 @@ def row_of(record: Record) -> dict[str, Any]:
             return {**both, "label": list(label) if isinstance(label, tuple) else label}
         case Tagged(words=words, tags=tags):
             return {"tokens": list(words), "tags": list(tags)}
+        case Pair(anchor=anchor, positive=positive, negatives=negatives):
+            return {"anchor": anchor, "positive": positive, "negatives": list(negatives)}
         case SourceTarget(source=source, target=target):
             return {"source": source, "target": target}
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):
@@ -63,10 +67,17 @@ def row_of(record: Record) -> dict[str, Any]:
     )
 
 
+def _made(record: Record) -> dict[str, str]:
+    return {"made_by": kind} if (kind := mark(record.origin)) else {}
+
+
 def _messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     return [_message(turn) for turn in turns]
 
 
 def _message(turn: Turn) -> dict[str, Any]:
     said: dict[str, Any] = {"role": turn.role, "content": turn.content}
-    return {**said, "tool_calls": json.loads(turn.calls)} if turn.calls else said
+    if not turn.calls:
+        return said
+    calls = json.loads(turn.calls)
+    return {**said, **(calls if turn.role == "tool" else {"tool_calls": calls})}

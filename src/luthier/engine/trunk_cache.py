@@ -73,7 +73,9 @@ def _computed(
     cut: Callable[[Sequence[int]], list[list[int]]],
     collate: Callable[[Sequence[Example]], Batch],
 ) -> Rows:
-    counts = [len(example.targets[head]["segment"]) for example in examples]
+    # What a row reads: a whole segment, or one token.
+    place = "position" if "position" in examples[0].targets[head] else "segment"
+    counts = [len(example.targets[head][place]) for example in examples]
     starts = np.cumsum([0, *counts])
     made: Rows | None = None
     training = model.module.training
@@ -83,7 +85,7 @@ def _computed(
             if not indices:
                 continue
             batch = collate([examples[i] for i in indices])
-            pooled = model.pooled(batch, model.hidden(batch), batch.targets[head]["segment"])
+            pooled = model.pooled(batch, model.hidden(batch), batch.targets[head][place])
             wide = torch.promote_types(pooled.dtype, torch.float32)
             found = pooled.to(wide).cpu().numpy()
             if made is None:

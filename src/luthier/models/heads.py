@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.records import Batch
-from luthier.models.trunk import TrunkModel, unwrapped
+from luthier.models.headed import HeadedTrunk, World, fresh, is_encoder
+from luthier.models.pooling import pool, sentence_pooling
+from luthier.models.trunk import unwrapped
 
 #: The linear head of a :class:`PooledClassifier`, beside its trunk.
 HEAD_FILE = "head.safetensors"
-#: Largest difference between our path to an architecture's own logits and its own.
-_TOLERANCE = 1e-4
 
 
 class PooledClassifier(nn.Module):
@@ -37,6 +37,7 @@ class PooledClassifier(nn.Module):
         trunk: a transformers model without a head.
         classes: outputs.
         pooling: ``mean``, ``first`` or ``last``.
+        hidden: width of a layer between; ``None`` for none.
 
     Attributes:
         head_names: submodules that are the head.
@@ -44,7 +45,9 @@ class PooledClassifier(nn.Module):
 
     head_names = ("classifier",)
 
-    def __init__(self, trunk: nn.Module, classes: int, pooling: str) -> None:
+    def __init__(
+        self, trunk: nn.Module, classes: int, pooling: str, hidden: int | None = None
+    ) -> None:
         super().__init__()
         config = cast("Any", trunk).config
         if getattr(trunk, "pooler", None) is not None:
@@ -52,8 +55,14 @@ class PooledClassifier(nn.Module):
         self.trunk = trunk
         self.pooling = pooling
         self.dropout = nn.Dropout(_head_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, classes)
-        _fresh(self.classifier, config)
+        self.hidden = hidden
+        self.classifier: nn.Module
+        if hidden is None:
+            self.classifier = nn.Linear(config.hidden_size, classes)
+        else:
+            layers = nn.Linear(config.hidden_size, hidden), nn.GELU(), nn.Linear(hidden, classes)
+            self.classifier = nn.Sequential(*layers)
+        self.classifier.apply(lambda layer: fresh(layer, config))
 
     @property
     def config(self) -> Any:
@@ -93,15 +102,17 @@ class PooledClassifier(nn.Module):
         options = {"use_safetensors": True, **options}
         trunk = AutoModel.from_pretrained(folder, **options)
         with safe_open(Path(folder) / HEAD_FILE, framework="pt") as stream:
-            classes = stream.get_slice("bias").get_shape()[0]
+            first, last = ("bias",) * 2 if "bias" in stream.keys() else ("0.bias", "2.bias")  # noqa: SIM118
+            inner, classes = (stream.get_slice(name).get_shape()[0] for name in (first, last))
         pooling = saved_pooling(Path(folder))
         assert pooling is not None
-        made = cls(trunk, classes, pooling).to(next(trunk.parameters()).dtype)
+        hidden = inner if first != last else None
+        made = cls(trunk, classes, pooling, hidden).to(next(trunk.parameters()).dtype)
         made.load_head(Path(folder))
         return made
 
 
-class ClassifierModel(TrunkModel):
+class ClassifierModel(HeadedTrunk):
     """A classifier as objectives see it; see :class:`luthier.core.contracts.HeadedModel`.
 
     Args:
@@ -118,20 +129,16 @@ class ClassifierModel(TrunkModel):
         return cast("nn.Module", base.base_model)
 
     @property
-    def causal(self) -> bool:
-        """Decoders are; encoders see a segment wholly."""
-        return not is_encoder(self.config)
+    def head(self) -> Head:
+        """The classification head."""
+        labels = self.labels
+        hidden = getattr(self.base, "hidden", None)
+        return Head("classification", len(labels), self.pooling, labels, self.problem_type, hidden)
 
     @property
     def pooling(self) -> str:
         """How a segment becomes one vector."""
         return str(getattr(self.base, "pooling", None) or native_pooling(self.config))
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes' names, in the order of the outputs."""
-        names = self.base.config.id2label
-        return tuple(str(names[i]) for i in range(len(names)))
 
     @property
     def problem_type(self) -> str:
@@ -141,17 +148,7 @@ class ClassifierModel(TrunkModel):
 
     def pooled(self, batch: Batch, hidden: Tensor, segments: Tensor) -> Tensor:
         """These segments as one vector each: ``[R, H]``."""
-        device = hidden.device
-        starts = torch.tensor(batch.segments.starts, device=device)
-        lengths = torch.tensor(batch.segments.lengths, device=device)
-        if self.pooling != "mean":
-            last = self.pooling == "last"
-            return hidden.index_select(0, (starts + (lengths - 1) * last)[segments])
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-        owner = owner[: len(hidden)]  # a row's filling has a segment and no states
-        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        sums = wide.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, wide)
-        return sums.index_select(0, segments) / lengths[segments, None]
+        return pool(batch, hidden, segments, self.pooling)
 
     def outputs(self, head: str, rows: Tensor) -> Tensor:
         """The head on pooled states: ``[R, H] -> [R, K]``."""
@@ -170,34 +167,13 @@ class ClassifierModel(TrunkModel):
         base = self.base
         if isinstance(base, PooledClassifier):
             return
-        tokens = torch.arange(3, 11, device=self.device)[None] % self.config.vocab_size
-        training = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                self._attend(self.padded_attention)
-                own = base(input_ids=tokens).logits.float()
-                states = self.trunk(input_ids=tokens).last_hidden_state[0]
-                rows = {"first": states[:1], "last": states[-1:], "mean": states.mean(0)[None]}
-                ours = own_head(base, rows[self.pooling]).float()
-        except (AttributeError, TypeError, RuntimeError, ValueError) as error:
-            raise _not_understood(self.config.model_type) from error
-        finally:
-            self.module.train(training)
-        if own.shape != ours.shape or float((own - ours).abs().max()) > _TOLERANCE:
+
+        def ours(states: Tensor) -> Tensor:
+            rows = {"first": states[:1], "last": states[-1:], "mean": states.mean(0)[None]}
+            return own_head(base, rows[self.pooling])
+
+        if not self.agrees(ours):
             raise _not_understood(self.config.model_type)
-
-    def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """A classifier has no language-model head."""
-        raise AssertionError("a classifier has no language-model head")
-
-    def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """A classifier has no language-model head."""
-        raise AssertionError("a classifier has no language-model head")
-
-    def logits(self, rows: Tensor) -> Tensor:
-        """A classifier has no language-model head."""
-        raise AssertionError("a classifier has no language-model head")
 
 
 def own_head(base: Any, rows: Tensor) -> Tensor:
@@ -222,14 +198,6 @@ def head_modules(base: Any, missing: Iterable[str]) -> tuple[str, ...]:
     if any(name.startswith(f"{pooler}.") for name in missing):
         names.insert(0, pooler)
     return tuple(names)
-
-
-def is_encoder(config: Any) -> bool:
-    """Whether tokens see the whole text."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return masked and not getattr(config, "is_decoder", False)
 
 
 def native_pooling(config: Any) -> str:
@@ -277,12 +245,15 @@ def build(
     torch.manual_seed(seed)
     saved = saved_pooling(Path(name))
     if again and saved is not None and head.pooling in (None, saved):
-        return PooledClassifier.from_pretrained(name, **options), []
-    again = again and saved is None and pooling == native_pooling(config)
+        kept_one = PooledClassifier.from_pretrained(name, **options)
+        if head.hidden in (None, kept_one.hidden):
+            return kept_one, []
+    own = pooling == native_pooling(config) and head.hidden is None
+    again = again and saved is None and own
     said = [] if again else [f"a fresh head of {len(head.labels):,} outputs, pooling: {pooling}"]
-    if pooling != native_pooling(config):
+    if not own:
         trunk = AutoModel.from_pretrained(name, **options)
-        return PooledClassifier(trunk, len(head.labels), pooling), said
+        return PooledClassifier(trunk, len(head.labels), pooling, head.hidden), said
     module, found = AutoModelForSequenceClassification.from_pretrained(
         name, ignore_mismatched_sizes=True, output_loading_info=True, **options
     )
@@ -290,7 +261,7 @@ def build(
     if old is not None and not again:
         said = [f"{said[0]}; the model's own head is another"]
         for each in module.head_names:
-            module.get_submodule(each).apply(lambda layer: _fresh(layer, config))
+            module.get_submodule(each).apply(lambda layer: fresh(layer, config))
     return module, said
 
 
@@ -300,8 +271,9 @@ def empty(name: str, head: Head, config: Any, options: dict[str, Any]) -> nn.Mod
 
     pooling = _prepared(name, head, config, options)
     with torch.device("meta"):
-        if pooling != native_pooling(config):
-            return PooledClassifier(AutoModel.from_config(config), len(head.labels), pooling)
+        if pooling != native_pooling(config) or head.hidden is not None:
+            trunk = AutoModel.from_config(config)
+            return PooledClassifier(trunk, len(head.labels), pooling, head.hidden)
         module = AutoModelForSequenceClassification.from_config(config)
     module.head_names = head_modules(module, ())
     return cast("nn.Module", module)
@@ -323,8 +295,11 @@ def _prepared(name: str, head: Head, config: Any, options: dict[str, Any]) -> st
     config.label2id = {label: i for i, label in enumerate(head.labels)}
     kind = head.problem_type or "single_label"
     config.problem_type = kind if kind == "regression" else f"{kind}_classification"
-    saved = saved_pooling(Path(name))
-    return head.pooling or saved or sentence_pooling(name, options) or native_pooling(config)
+    said = saved_pooling(Path(name)) or sentence_pooling(name, options, config)
+    return head.pooling or said or native_pooling(config)
+
+
+WORLD = World("SequenceClassification", ClassifierModel, kept, build, empty)
 
 
 def saved_pooling(folder: Path) -> str | None:
@@ -333,36 +308,6 @@ def saved_pooling(folder: Path) -> str | None:
         return None
     with safe_open(folder / HEAD_FILE, framework="pt") as stream:
         return str(stream.metadata()["pooling"])
-
-
-def sentence_pooling(name: str, options: dict[str, Any]) -> str | None:
-    """What a sentence encoder says of its pooling (``1_Pooling/config.json``), if it is one."""
-    import json
-
-    from transformers.utils.hub import cached_file
-
-    keep = {k: v for k, v in options.items() if k in ("revision", "local_files_only")}
-    found = cached_file(
-        name,
-        "1_Pooling/config.json",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **keep,
-    )
-    if found is None:
-        return None
-    said = json.loads(Path(found).read_text(encoding="utf-8"))
-    modes = {"mean": "mean_tokens", "first": "cls_token", "last": "lasttoken"}
-    chosen = [ours for ours, theirs in modes.items() if said.get(f"pooling_mode_{theirs}")]
-    return chosen[0] if len(chosen) == 1 else None
-
-
-def _fresh(layer: nn.Module, config: Any) -> None:
-    """New weights for a linear layer, as pretrained models' own heads begin."""
-    if isinstance(layer, nn.Linear):
-        nn.init.normal_(layer.weight, std=getattr(config, "initializer_range", None) or 0.02)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def _head_dropout(config: Any) -> float:

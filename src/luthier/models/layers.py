@@ -100,7 +100,7 @@ def student(module: Any, layers: int | tuple[int, ...]) -> Any:
         )
     made.tie_weights()
     made.train(module.training)
-    for name in ("generation_config", "head_names"):
+    for name in ("generation_config", "head_names", "adapter_task"):
         if hasattr(module, name):
             setattr(made, name, getattr(module, name))
     return made

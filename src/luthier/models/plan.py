@@ -20,7 +20,7 @@ class Plan:
     """An estimate, in bytes.
 
     Attributes:
-        weights: parameters, float32.
+        weights: parameters, as they are kept.
         training: gradients and optimizer moments of what is trained.
         per_token: activations kept for the backward pass, a token.
         free: memory free on the device before the model's gradients exist.
@@ -50,6 +50,8 @@ def make_plan(
     budget: int | str = "auto",
     sixteen_bit: bool = False,
     recompute: bool = False,
+    weights: int | None = None,
+    averaged: bool = False,
 ) -> Plan:
     """Tokens that fit, from the architecture and the free memory.
 
@@ -62,6 +64,8 @@ def make_plan(
         budget: the recipe's, or ``auto``.
         sixteen_bit: whether activations are 16-bit.
         recompute: whether gradient checkpointing keeps layer inputs only.
+        weights: bytes of all parameters; float32's if unset.
+        averaged: whether a moving average of what is trained is kept.
 
     Raises:
         UserError: not even the longest example fits.
@@ -71,7 +75,7 @@ def make_plan(
     per_token = activation_bytes(
         config, sixteen_bit=sixteen_bit, recompute=recompute, scored=scored
     )
-    training = trainable * 12
+    training = trainable * (16 if averaged else 12)
     free = free_memory(device)
     room = int((free - training) * _SHARE)
     if isinstance(budget, str):
@@ -85,7 +89,8 @@ def make_plan(
                 code="memory",
             )
         budget = max(longest, min(fits, _MOST.get(device.type, 8192)))
-    return Plan(total * 4, training, per_token, free, longest, int(budget))
+    bytes_held = total * 4 if weights is None else weights
+    return Plan(bytes_held, training, per_token, free, longest, int(budget))
 
 
 def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored: int = 0) -> int:

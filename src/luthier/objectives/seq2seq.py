@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from luthier.core.codec import Codec
+from luthier.core.codec import Codec, Paired
 from luthier.core.contracts import Head, KindConfig, Models
 from luthier.core.errors import DataError
 from luthier.core.records import Batch, Example, Origin, Record, Segment, SourceTarget, Turn
@@ -70,9 +70,9 @@ class Objective:
                     "fill it in or take the row out",
                     "empty",
                 )
-        streams = codec.streams(record.source, record.target)
-        if streams is None:
+        if not isinstance(codec, Paired):
             return self._chain(record, codec)
+        streams = codec.streams(record.source, record.target)
         read = Segment(_ints(streams.read), stream="source")
         fed = Segment(_ints(streams.fed), source=0)
         first = len(streams.read)
