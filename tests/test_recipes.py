@@ -155,7 +155,7 @@ def test_a_ready_recipe_runs_two_steps(name: str, tmp_path: Path) -> None:
             for stage in recipe["stages"]
         ]
         recipe["stages"] = stages
-    if isinstance(recipe["model"], dict):  # from scratch
+    if "architecture" in recipe["model"]:  # from scratch
         overrides += ["data.max_length=64", "training.compile=false"]
     run = luthier.train(recipe, overrides, quiet=True)
     assert run.finished
