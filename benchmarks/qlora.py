@@ -53,7 +53,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.child:
         task = json.loads(given.child)
-        print(json.dumps(curve(**task) if "data" in task else memory(**task)))  # noqa: T201
+        print(json.dumps(curve(**task) if "data" in task else memory(**task)))
         return 0
     with tempfile.TemporaryDirectory(dir=given.scratch) as name:
         folder = Path(name)
@@ -66,12 +66,12 @@ def main() -> int:
             for name, each in found["curves"].items()
         }
         if worst["qlora"] > GATE:
-            print(f"QLoRA's losses differ from LoRA's by {worst['qlora']:.1%}: nothing measured")  # noqa: T201
+            print(f"QLoRA's losses differ from LoRA's by {worst['qlora']:.1%}: nothing measured")
             return 1
         found["memory"] = memories(folder)
     found["shape"], found["versions"] = SHAPE, versions()
     text = json.dumps(found, indent=2)
-    print(text)  # noqa: T201
+    print(text)
     if given.output:
         given.output.write_text(text + "\n", encoding="utf-8")
     return 0
