@@ -1,4 +1,4 @@
-"""What a student's loss is, by hand: temperature, its square, the share of the data's own answer."""
+"""What a student's loss is, by hand: temperature, its square, the share of the data's answer."""
 
 from __future__ import annotations
 
@@ -124,5 +124,5 @@ def test_the_last_answer_becomes_the_teachers() -> None:
     batch = collate([objective.encode(again, codec)])
     assert objective.weights(batch)["nll"] == len(learned)
     assert np.array_equal(batch.targets["lm"]["token"], learned)
-    with pytest.raises(DataError, match="nothing to learn|empty"):
+    with pytest.raises(DataError, match=r"nothing to learn|empty"):
         objective.encode(Conversation(origin(1), talk.turns[:1]), codec)
