@@ -19,6 +19,9 @@ RecipeName = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", hidden=True, show_default=False)
 ]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read all rows, though their files look unchanged.")
+]
 
 
 def chosen(recipe: str | None, overrides: list[str] | None) -> tuple[Path | None, list[str]]:
@@ -62,6 +65,7 @@ def train(
         bool,
         typer.Option("--allow-inexact", help="Continue it though data or recipe have changed."),
     ] = False,
+    verify: Verify = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train what a recipe describes, and measure before and after.
@@ -81,7 +85,9 @@ def train(
     from luthier.quiet import hushed
 
     with hushed():
-        run = luthier.train(path, words, resume=resume, allow_inexact=allow_inexact, quiet=quiet)
+        run = luthier.train(
+            path, words, resume=resume, allow_inexact=allow_inexact, verify=verify, quiet=quiet
+        )
     if not run.finished:
         raise typer.Exit(STOPPED)
     if not quiet:
