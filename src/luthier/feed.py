@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 import torch
 
 from luthier.assemble import Parts
-from luthier.core import cache
-from luthier.core.contracts import HeadedModel, LanguageModel
+from luthier.core.contracts import LanguageModel
 from luthier.core.records import Batch, Example
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
 from luthier.data.order import Order, generator, total_steps
-from luthier.data.store import ExampleStore
-from luthier.engine import trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
+from luthier.frozen import Outputs, outputs
 from luthier.models.load import count_parameters
 from luthier.models.plan import Plan, make_plan
+from luthier.ops import anatomy
 
 Say = Callable[[str], None]
 
@@ -33,7 +31,7 @@ def feed(
 ) -> tuple[Data, LanguageModel]:
     """Data and policy of a run; ``choices`` learns the token budget.
 
-    Where the method leaves the whole trunk as it is, its activations take the texts' place.
+    Where the method leaves the lowest layers as they are, their output takes their place.
 
     Raises:
         UserError: not even the longest example fits into memory.
@@ -44,41 +42,12 @@ def feed(
     if parts.objective.needs_reference:
         parts.method.keep_start(module)
     data = _data(parts, backend, plan)
-    layers = int(parts.loaded.model.config.num_hidden_layers)
-    if parts.method.frozen_depth(module) < layers:
+    kept = outputs(parts, backend, data, choices, say)
+    _compile(parts, 0 if kept is None else parts.method.frozen_depth(module))
+    if kept is None:
         return data, parts.loaded.model
-    say("the trunk stays as it is: its activations are computed once")
-    return _on_frozen_trunk(parts, backend, data, plan)
-
-
-def _on_frozen_trunk(
-    parts: Parts, backend: Backend, data: Data, plan: Plan
-) -> tuple[Data, LanguageModel]:
-    """The same with the trunk's activations in place of its passes."""
-    model = parts.loaded.model
-    assert isinstance(model, HeadedModel)
-    [head] = [each.kind for each in parts.objective.heads]
-    weights = trunk_cache.trunk_key(model.module)
-
-    def cut(sizes: Sequence[int]) -> list[list[int]]:
-        return data.cut(sizes, plan.token_budget)
-
-    def with_states(store: ExampleStore) -> ExampleStore:
-        tokens = hashlib.sha256()
-        for name in sorted(store.arrays):
-            if name.startswith(("token", "segment", "example")):
-                tokens.update(store.arrays[name].tobytes())
-        name = cache.key(weights, tokens.hexdigest(), model.pooling, backend.precision)
-        place = cache.place("trunks", name)
-        with backend.arithmetic():
-            rows = trunk_cache.activations(store, head, model, cut, data.collate, place)
-        cache.trim()
-        return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
-
-    train = with_states(parts.train[1].examples)
-    held = with_states(parts.validation[1].examples) if parts.validation else []
-    cached = replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
-    return cached, trunk_cache.CachedTrunk(model, head)
+    steps = _steps(parts, data.train, _order(parts), kept)
+    return replace(data, step=steps, validation=kept.validation(data.validation)), kept.policy
 
 
 def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
@@ -89,12 +58,17 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     parts.loaded.model = type(parts.loaded.model)(module)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
-        trunk.gradient_checkpointing_enable({"use_reentrant": False})
-        trunk.enable_input_require_grads()
-    if spec.compile:
-        for layer in _blocks(trunk):
-            layer.compile(dynamic=True)
+        trunk.activation_checkpointing_enable({"use_reentrant": False})
+        if not parts.method.frozen_depth(module):
+            trunk.enable_input_require_grads()
     return module
+
+
+def _compile(parts: Parts, first: int) -> None:
+    """The blocks from ``first`` on, where the recipe asks for it."""
+    if parts.recipe.training.compile:
+        for layer in anatomy.blocks(parts.loaded.model.module)[first:]:
+            layer.compile(dynamic=True)
 
 
 def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
@@ -149,21 +123,17 @@ def _order(parts: Parts) -> Order:
 
 
 def _steps(
-    parts: Parts, examples: Sequence[Example], order: Order
+    parts: Parts, examples: Sequence[Example], order: Order, kept: Outputs | None = None
 ) -> Callable[[int], tuple[list[Example], int]]:
-    """The examples of step n, arranged for its epoch."""
+    """The examples of step n, arranged for its epoch, with what was kept of them."""
     seed = parts.recipe.training.seed
 
     def step(number: int) -> tuple[list[Example], int]:
         epoch = order.epoch(number)
-        chosen = [examples[i] for i in order.step(number)]
+        indices = order.step(number)
+        chosen = [examples[i] for i in indices]
         rng = generator(seed, epoch, number, 1)
-        return list(parts.objective.arrange(chosen, rng)), epoch
+        arranged = list(parts.objective.arrange(chosen, rng))
+        return arranged if kept is None else kept.arranged(chosen, indices, arranged), epoch
 
     return step
-
-
-def _blocks(trunk: torch.nn.Module) -> list[torch.nn.Module]:
-    """The transformer blocks: the longest list of modules in a trunk."""
-    lists = [list(m) for m in trunk.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])

@@ -16,7 +16,15 @@ from luthier.core import kinds
 from luthier.data.batching import collate, micro_batches
 from luthier.data.store import ExampleStore
 from luthier.engine import trunk_cache
-from luthier.engine.trunk_cache import COLUMN, CachedTrunk, activations, trunk_key
+from luthier.engine.trunk_cache import (
+    CachedTrunk,
+    Kept,
+    KeptExamples,
+    kept,
+    pooling,
+    shape_key,
+    trunk_key,
+)
 from luthier.models.heads import ClassifierModel
 from luthier.models.run_models import RunModels
 
@@ -38,11 +46,13 @@ def parts(name: str, pooling: str | None) -> tuple[Any, ClassifierModel, Example
     return objective, model, ExampleStore.build(objective.encode(r, codec) for r in records)
 
 
-def computed(model: ClassifierModel, store: ExampleStore, place: Path) -> Any:
-    return activations(
+def computed(model: ClassifierModel, store: ExampleStore, place: Path) -> Kept:
+    return kept(
         store,
         "classification",
-        model,
+        store.arrays["rows.classification"],
+        pooling(model, "classification"),
+        model.module,
         lambda sizes: micro_batches(sizes, 40),
         lambda chosen: collate(chosen, **model.layout),
         place,
@@ -61,9 +71,9 @@ def graded(objective: Any, policy: Any, examples: Any, model: ClassifierModel) -
 @pytest.mark.parametrize(("name", "pooling"), KINDS)
 def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path) -> None:
     objective, model, store = parts(name, pooling)
-    rows = computed(model, store, tmp_path / "rows")
-    assert rows.shape == (7, 32)
-    cached = ExampleStore({**store.arrays, f"classification.{COLUMN}": rows}, store.sources)
+    found = computed(model, store, tmp_path / "rows")
+    assert found.rows.shape == (7, 32)
+    cached = KeptExamples(store, found)
     policy = CachedTrunk(model, "classification")
     chosen = [4, 1, 6]
     one = graded(objective, model, [store[i] for i in chosen], model)
@@ -75,13 +85,13 @@ def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path
 
 def test_the_trunk_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, model, store = parts("bert", "mean")
-    first = np.array(computed(model, store, tmp_path / "rows"))
+    first = np.array(computed(model, store, tmp_path / "rows").rows)
 
     def never(*_args: Any) -> Any:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(trunk_cache, "_computed", never)
-    assert np.array_equal(computed(model, store, tmp_path / "rows"), first)
+    monkeypatch.setattr(trunk_cache, "_compute", never)
+    assert np.array_equal(computed(model, store, tmp_path / "rows").rows, first)
     with pytest.raises(AssertionError, match="computed again"):
         computed(model, store, tmp_path / "other")
 
@@ -96,6 +106,14 @@ def test_other_weights_have_another_key() -> None:
     with torch.no_grad():
         module.trunk.encoder.layer[0].output.dense.bias.add_(1e-3)
     assert trunk_key(module) != key
+
+
+def test_another_architecture_has_another_key() -> None:
+    """A rotary base or a window changes no weight; the classes change no state."""
+    same = classifiers.config("modernbert")
+    key = shape_key(same)
+    assert shape_key(classifiers.config("modernbert", classes=2)) == key
+    assert shape_key(classifiers.config("modernbert", local_attention=8)) != key
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "distilbert"])

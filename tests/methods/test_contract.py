@@ -23,6 +23,7 @@ from luthier.methods._snapshot import head_names
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.run_models import RunModels
+from luthier.ops import anatomy
 
 KINDS = kinds.names("methods")
 #: Settings worth the whole contract beside each method's defaults; behind the @ a model that
@@ -34,6 +35,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora-rslora": {"kind": "lora", "rslora": True, "rank": 4},
     "lora-dora": {"kind": "lora", "dora": True, "rank": 4},
     "lora-attention": {"kind": "lora", "targets": "attention", "alpha": 3},
+    "freeze-layers": {"kind": "freeze", "layers": 1},
+    "freeze-last@own": {"kind": "freeze", "last": 1},
+    "freeze-layers@pooled": {"kind": "freeze", "layers": 2},
+    "freeze-pattern": {"kind": "freeze", "pattern": r"\.0\.|mlp|wte|embed"},
 }
 
 
@@ -225,13 +230,25 @@ def test_the_frozen_trunk_never_changes(variant: str) -> None:
     method = build(variant)
     module = method.prepare(base(variant))
     depth = method.frozen_depth(module)
-    assert 0 <= depth <= 2
-    if variant.startswith("head"):
-        assert depth == 2
-        trunk = ClassifierModel(module).trunk
-        assert not any(p.requires_grad for p in trunk.parameters())
-    else:
-        assert depth == 0
+    assert 0 <= depth <= len(anatomy.blocks(module)) == 2
+    model = ClassifierModel(module) if "@" in variant else CausalModel(module)
+    if not depth:
+        assert any(p.requires_grad for p in anatomy.blocks(module)[0].parameters()) or any(
+            p.requires_grad
+            for p in model.trunk.get_input_embeddings().parameters()  # type: ignore[operator]
+        )
+        return
+    model.divide(depth)
+    given = collate([document(9, 1), document(14, 3)], **model.layout)
+    module.train()
+    start = model.lower(given)
+    assert not start.requires_grad
+    train(module, method)
+    assert torch.equal(model.lower(given), start)
+    whole = not any(p.requires_grad for p in model.trunk.parameters())
+    assert whole or any(
+        p.requires_grad for block in anatomy.blocks(module)[depth:] for p in block.parameters()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

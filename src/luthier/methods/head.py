@@ -16,6 +16,7 @@ from torch import nn
 from luthier.core.contracts import KindConfig, Objective
 from luthier.methods._plain import PlainMethod
 from luthier.methods._snapshot import head_names, merged, reloaded
+from luthier.ops import anatomy
 
 
 class Config(KindConfig):
@@ -45,28 +46,15 @@ class Method(PlainMethod):
         model = merged(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        heads = [model.get_submodule(name) for name in names]
-        for head in heads:
-            head.requires_grad_(True)
-        inside = {id(module) for head in heads for module in head.modules()}
-        for module in model.modules():
-            if id(module) not in inside and module is not getattr(model, "dropout", None):
-                _without_dropout(module)
+        for name in names:
+            model.get_submodule(name).requires_grad_(True)
+        anatomy.silence(anatomy.below(model, self.frozen_depth(model)))
         return model
 
     def frozen_depth(self, model: nn.Module) -> int:
         """All layers."""
-        return int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        return len(anatomy.blocks(model))
 
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved weights on a model of the same architecture."""
         return self.prepare(reloaded(model, folder))
-
-
-def _without_dropout(module: nn.Module) -> None:
-    """Switches dropout off, whether a layer of its own or a number that attention reads."""
-    if isinstance(module, nn.Dropout):
-        module.p = 0.0
-    for name, value in list(vars(module).items()):
-        if "dropout" in name and isinstance(value, float):
-            setattr(module, name, 0.0)

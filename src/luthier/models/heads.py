@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.records import Batch
-from luthier.models.trunk import TrunkModel, unwrapped
+from luthier.models.trunk import TrunkModel
+from luthier.ops.anatomy import unwrapped
 
 #: The linear head of a :class:`PooledClassifier`, beside its trunk.
 HEAD_FILE = "head.safetensors"
