@@ -59,8 +59,8 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
         trunk.activation_checkpointing_enable({"use_reentrant": False})
-        if not parts.method.frozen_depth(module):
-            trunk.enable_input_require_grads()
+        # Only reentrant checkpointing needs it, and it would send gradients below all that learns.
+        trunk.disable_input_require_grads()
     return module
 
 
