@@ -15,6 +15,7 @@ from torch import nn
 
 from luthier.core import kinds
 from luthier.core.contracts import Method
+from luthier.core.errors import UserError
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch
 from luthier.data.batching import collate
@@ -35,11 +36,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora-rslora": {"kind": "lora", "rslora": True, "rank": 4},
     "lora-dora": {"kind": "lora", "dora": True, "rank": 4},
     "lora-attention": {"kind": "lora", "targets": "attention", "alpha": 3},
+    "adapter-houlsby": {
+        "kind": "adapter",
+        "placement": "houlsby",
+        "reduction_factor": 4,
+        "activation": "gelu",
+        "layer_norm": True,
+    },
+    "adapter-houlsby@own": {"kind": "adapter", "placement": "houlsby"},
     "freeze-layers": {"kind": "freeze", "layers": 1},
     "freeze-last@own": {"kind": "freeze", "last": 1},
     "freeze-layers@pooled": {"kind": "freeze", "layers": 2},
     "freeze-pattern": {"kind": "freeze", "pattern": r"\.0\.|mlp|wte|embed"},
 }
+#: Adapters that are no matrix, and so are part of no other.
+UNMERGED = [variant for variant in VARIANTS if variant.startswith("adapter")]
+MERGED = [variant for variant in VARIANTS if variant not in UNMERGED]
 
 
 def build(variant: str) -> Method:
@@ -179,6 +191,9 @@ def test_each_method_says_what_it_trains(kind: str) -> None:
         assert trained == everything
     if kind == "lora":
         assert trained == {n for n in everything if ".lora_" in n}
+    if kind == "adapter":
+        assert trained == {n for n in everything if ".bottlenecks." in n}
+        assert everything - trained == {n for n, _ in base(variant).named_parameters()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -196,7 +211,22 @@ def test_saved_and_loaded_gives_the_same_logits(variant: str, tmp_path: Path) ->
     assert {n for n, p in loaded.named_parameters() if p.requires_grad} == kept
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", UNMERGED)
+def test_what_cannot_be_merged_is_refused_with_a_reason(variant: str) -> None:
+    """By its own method, and by every other that would go on from it."""
+    method = build(variant)
+    module = method.prepare(base(variant))
+    train(module, method, 1)
+    with pytest.raises(UserError, match="nonlinearity"):
+        method.merge(module)
+    for kind in KINDS:
+        if not variant.startswith(kind) and (kind != "head" or head_names(module)):
+            other: Method = kinds.build("methods", kinds.config("methods", kind))
+            with pytest.raises(UserError, match="nonlinearity"):
+                other.prepare(module)
+
+
+@pytest.mark.parametrize("variant", MERGED)
 def test_law_5_merged_is_the_adapter(variant: str) -> None:
     method = build(variant)
     module = method.prepare(base(variant))
@@ -210,7 +240,7 @@ def test_law_5_merged_is_the_adapter(variant: str) -> None:
     assert type(merged) is type(base(variant))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", MERGED)
 def test_a_merged_model_is_trained_from_where_it_stands(variant: str) -> None:
     first, second = build(variant), build("full")
     module = first.prepare(base(variant))

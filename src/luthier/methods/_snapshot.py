@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.ops import bottleneck
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter of everything that is trained."""
@@ -22,7 +24,12 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """The model with the adapter of a continued run, where it has one, added to its weights."""
+    """The model with the adapter of a continued run, where it has one, added to its weights.
+
+    Raises:
+        UserError: an adapter that cannot be added.
+    """
+    bottleneck.refuse(model)
     merge = getattr(model, "merge_and_unload", None)
     if callable(merge):
         heads = head_names(model)

@@ -21,6 +21,7 @@ from luthier.core.contracts import KindConfig, Objective
 from luthier.core.errors import RecipeError
 from luthier.methods._low_rank import fuse
 from luthier.methods._snapshot import Snapshot, groups_by_decay, head_names
+from luthier.ops import bottleneck
 
 
 class Config(KindConfig):
@@ -59,7 +60,7 @@ class Method:
         """The model with adapters on its target matrices, and nothing else but a head trainable.
 
         Raises:
-            RecipeError: no module matches, or the run continues an adapter of another shape.
+            UserError: no module matches, or the run continues an adapter of another shape or kind.
         """
         from peft import PeftModel
 
@@ -67,6 +68,7 @@ class Method:
         if isinstance(inner, PeftModel):
             self._continue(inner)
         else:
+            bottleneck.refuse(model)
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             inner = self._adapted(inner)

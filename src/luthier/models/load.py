@@ -19,6 +19,7 @@ from luthier.core.rundir import RunDir
 from luthier.models import heads
 from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
+from luthier.ops import bottleneck
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
@@ -251,7 +252,7 @@ def _folder(path: Path) -> Where:
                 f"run '{path}' has no model yet", cure=f"finish it: luthier train --resume {path}"
             )
         path = run.model
-    if (path / "adapter_config.json").is_file():
+    if (path / "adapter_config.json").is_file() or (path / bottleneck.CONFIG).is_file():
         return Where("adapter", str(path))
     if (path / "config.json").is_file():
         return Where("folder", str(path))
@@ -260,7 +261,10 @@ def _folder(path: Path) -> Where:
 
 def _base_of(adapter: Path) -> Where:
     note = read_note(adapter).get("base")
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if (adapter / bottleneck.CONFIG).is_file():
+        config = bottleneck.read_config(adapter)
+    else:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     name = note if note and note.startswith("builtin:") else config.get("base_model_name_or_path")
     if not name:
         raise UserError(f"adapter '{adapter}' does not say what its base model is")
@@ -327,6 +331,11 @@ def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
 def _adapter(module: nn.Module, folder: str) -> nn.Module:
     from peft import PeftModel
 
+    if (Path(folder) / bottleneck.CONFIG).is_file():
+        adapters = bottleneck.Adapters.of(module)
+        adapters.load(folder)
+        adapters.activate(bottleneck.DEFAULT)
+        return module
     if not (Path(folder) / "adapter_model.safetensors").is_file():
         raise UserError(
             f"adapter '{folder}' has no adapter_model.safetensors",

@@ -14,6 +14,7 @@ from luthier.models import heads
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+from luthier.ops import bottleneck
 
 
 def skeleton(
@@ -39,7 +40,11 @@ def skeleton(
     base = _base_of(folder) if where.kind == "adapter" else where
     own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
     module = _empty(base.name, spec, head)
-    if where.kind == "adapter":
+    if (folder / bottleneck.CONFIG).is_file():
+        with torch.device("meta"):
+            shape = bottleneck.Shape(**bottleneck.read_config(folder)["shape"])
+            bottleneck.Adapters.of(module).add(bottleneck.DEFAULT, shape)
+    elif where.kind == "adapter":
         from peft import PeftConfig, get_peft_model
 
         with torch.device("meta"):
