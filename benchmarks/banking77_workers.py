@@ -48,7 +48,7 @@ def recipe(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return merged(
         {
             "model": {"name": job["model"]},
-            "data": {"train": job["train"], "validation": job["test"]},
+            "data": {"train": job["train"], "validation": job["test"], "check": "warn"},
             "training": {"seed": job["seed"], "threads": job["threads"], "device": "cpu"},
             "output": str(Path(job["folder"]) / "run"),
         },

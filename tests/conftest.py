@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tiny_runs import tiny_recipe
 
 # Read by libraries when they are imported, so before any test module is.
@@ -18,7 +19,12 @@ os.environ.pop("LUTHIER_CACHE_BYTES", None)
 
 # The same examples in every run, however slow the machine: what is red stays red, and nothing is
 # red by luck. Others are tried by `pytest --hypothesis-profile default --hypothesis-seed 7`.
-settings.register_profile("luthier", deadline=None, derandomize=True)
+settings.register_profile(
+    "luthier",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("luthier")
 
 
@@ -39,6 +45,15 @@ def _threads() -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+@pytest.fixture(autouse=True)
+def _subnormals() -> Iterator[None]:
+    """Training flushes subnormal numbers to zero in this process; the next test may want them."""
+    import torch
+
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from luthier.core.errors import DataError, RecipeError, UserError
 from luthier.core.rundir import RunDir, open_run
 from luthier.engine.watch import Stop
 from luthier.models.load import load, locate
+from luthier.show import show
 
 FIRST, SECOND = "1-language_modeling", "2-sft"
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -396,3 +397,17 @@ def test_a_stage_alone_has_the_model_that_it_continues(tmp_path: Path) -> None:
     three = values.model_copy(update={"stages": (first, own, second)})
     assert stages.alone(three, 1).model == values.model
     assert [stages.alone(three, number).model.name for number in (2, 3)] == ["builtin:nano"] * 2
+
+
+def test_a_stage_is_looked_at_with_the_tokenizer_of_the_one_it_continues(tmp_path: Path) -> None:
+    """The second stage's own text, which no tokenizer is trained on, would give other tokens."""
+    data(tmp_path)
+    whole = recipes.load(recipe(tmp_path))
+    assert stages.begun_tokenizer(whole, 1) is None
+    _, second = stages.previews(whole)
+    made = stages.begun_tokenizer(whole, 2)
+    assert made.get_vocab() == second.codec.tokenizer.get_vocab()
+    asked = show(whole, stage=2).pieces
+    example = second.objective.encode(second.train.records[0], second.codec)
+    shown = [i for branch in asked[0] for token in branch.tokens for i in token.ids]
+    assert shown == [int(t) for s in example.segments for t in s.tokens]

@@ -10,11 +10,17 @@ from typing import Any
 from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.errors import RecipeError
+from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
 from luthier.core.records import Conversation, ConversationTree, Record, Text
+from luthier.data.checks._base import Tokens
+from luthier.data.checks.tokens import Judge
+from luthier.data.mixture import Drawing, balanced, drawing
+from luthier.data.order import Pool
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
+from luthier.data.vetting import settle, vet
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -54,6 +60,7 @@ class Parts:
         codec: the one path from turns to tokens.
         train: training records and examples.
         validation: held-out ones, or ``None``.
+        drawing: what an epoch draws, and its pools, where that is not every example once.
     """
 
     recipe: Recipe
@@ -63,10 +70,16 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
+    drawing: tuple[Drawing, tuple[Pool, ...]] | None = None
 
 
-def assemble(recipe: Recipe, say: Say) -> Parts:
-    """Reads the data, loads the model, encodes the examples.
+def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
+    """Reads the data, checks it, loads the model, encodes the examples.
+
+    Args:
+        recipe: of one run.
+        say: takes a line for the user.
+        vetting: whether the data is checked as ``data.check`` says.
 
     Raises:
         UserError: whatever of the three is wrong, with its place and cure.
@@ -74,22 +87,68 @@ def assemble(recipe: Recipe, say: Say) -> Parts:
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
     parts = read_parts(recipe.data, objective, recipe.training.seed, say)
+    if vetting:
+        vetted(recipe, parts, say)
     if isinstance(objective, Settling):
         known = known_head(recipe.model)
         objective = objective.settled(parts[0].records, known.labels if known else ())
         recipe = recipe.model_copy(update={"objective": objective.config})
+    if recipe.data.balance is not None:
+        balanced(objective)  # refuses before weights load
     loaded = load_model(recipe, objective, parts[0], say)
     codec = make_codec(recipe, loaded)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
-        (part, encode(part, recipe.data, objective, codec)) if part else None for part in parts
+        (part, encoded(recipe, part, objective, loaded, codec, say if vetting else None))
+        if part
+        else None
+        for part in parts
     )
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
             say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
-    return Parts(recipe, objective, method, loaded, codec, train, held)
+    drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    for line in drawn[0].lines() if drawn else ():
+        say(line)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn)
+
+
+def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
+    """Checks a run's records as ``data.check`` says.
+
+    Raises:
+        DataError: they have errors, and the recipe does not say to go on.
+    """
+    spec = recipe.data
+    if spec.check != "off":
+        share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
+        classes = tuple(getattr(recipe.objective, "classes", None) or ())
+        settle(vet(*parts, share, classes), spec.check, say)
+
+
+def encoded(
+    recipe: Recipe,
+    part: Part,
+    objective: Objective,
+    loaded: Loaded,
+    codec: TokenizerCodec,
+    say: Say | None,
+) -> Encoded:
+    """One side in tokens, these checked as ``data.check`` says; unless ``say`` is ``None``.
+
+    Raises:
+        DataError: tokens have errors, and the recipe does not say to go on.
+    """
+    spec = recipe.data
+    trunk: Any = loaded.model.trunk
+    rows = int(trunk.get_input_embeddings().weight.shape[0])
+    policy = objective.overlong if spec.overlong == "auto" else spec.overlong
+    made = encode(part, spec, objective, codec, Judge(Tokens(objective, codec, rows, policy)))
+    if say is not None and spec.check != "off":
+        settle(Findings.of(made.counts["findings"]), spec.check, say)
+    return made
 
 
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:

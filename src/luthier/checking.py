@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from luthier.core import kinds
@@ -13,12 +12,11 @@ from luthier.core.contracts import Objective
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Record
-from luthier.core.rundir import RunDir
 from luthier.data.check import Ask, Progress, Report, check, sides, silent
 from luthier.data.checks._base import TRAIN, Tokens
 from luthier.data.parts import Part
 from luthier.preview import dressed
-from luthier.stages import plan
+from luthier.stages import alone, begun_tokenizer
 
 
 def check_recipe(
@@ -27,6 +25,7 @@ def check_recipe(
     progress: Progress = silent,
     *,
     by_row: bool = False,
+    tokenizer: Any = None,
 ) -> list[Report]:
     """The data of a recipe, a report a stage; no weight is loaded.
 
@@ -35,29 +34,27 @@ def check_recipe(
         values: sources to check in place of the recipe's own.
         progress: told how far it is.
         by_row: whether the codes found at each row are kept.
+        tokenizer: of a model from scratch, where an earlier stage has made it.
 
     Raises:
         UserError: no such model, or nothing to check.
     """
     if not recipe.stages:
-        return [check(replace(_asked(recipe, values), by_row=by_row), progress)]
+        return [check(replace(_asked(recipe, values, tokenizer), by_row=by_row), progress)]
     found = []
-    before: Recipe | None = None
-    for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
-        own = stage.recipe
-        if stage.chained and before is not None:  # its model will be made of this one
-            own = own.model_copy(update={"model": before.model})
-        found.append(check(replace(_asked(own, values), by_row=by_row), progress))
-        before = own
+    for number in range(1, len(recipe.stages) + 1):
+        made = begun_tokenizer(recipe, number)
+        ask = _asked(alone(recipe, number), values, made)
+        found.append(check(replace(ask, by_row=by_row), progress))
     return found
 
 
-def _asked(recipe: Recipe, values: Sequence[str]) -> Ask:
+def _asked(recipe: Recipe, values: Sequence[str], tokenizer: Any) -> Ask:
     spec = recipe.data
     objective: Objective = kinds.build("objectives", recipe.objective)
     held_out = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
     asked = Ask(
-        [(TRAIN, spec.train)],
+        [],
         True,
         spec.format,
         spec.columns,
@@ -66,8 +63,9 @@ def _asked(recipe: Recipe, values: Sequence[str]) -> Ask:
         held_out,
         recipe.training.seed,
         spec.group,
+        spec.clean,
         tuple(getattr(recipe.objective, "classes", None) or ()),
-        lambda records: _tokens(recipe, objective, records),
+        lambda records: _tokens(recipe, objective, records, tokenizer),
         spec.timeout,
     )
     if values:
@@ -75,21 +73,27 @@ def _asked(recipe: Recipe, values: Sequence[str]) -> Ask:
         if len(found) == 1:
             found, known = [(TRAIN, found[0][1])], True
         return replace(asked, sides=found, splits_known=known)
-    if spec.train is None:
+    readings = spec.readings()
+    if not readings:
         raise RecipeError(
             "the recipe names no rows to check", cure="set data.train, or name files to check"
         )
-    if spec.validation is None or isinstance(spec.validation, int | float):
-        return asked
-    return replace(asked, sides=[(TRAIN, spec.train), ("validation", spec.validation)])
+    named: list[tuple[str, Any]] = [(TRAIN, how.source) for how in readings]
+    if spec.validation is not None and not isinstance(spec.validation, int | float):
+        named.append(("validation", spec.validation))
+        readings = (*readings, spec.reading(spec.validation))
+    return replace(asked, sides=named, readings=readings if spec.mixture else ())
 
 
-def _tokens(recipe: Recipe, objective: Objective, records: Sequence[Record]) -> Tokens:
+def _tokens(
+    recipe: Recipe, objective: Objective, records: Sequence[Record], tokenizer: Any
+) -> Tokens:
     """The recipe's path to tokens, its objective settled on the training records."""
     content = hashlib.sha256()
     for record in records:
         content.update(repr(record).encode("utf-8", "replace"))
-    seen = dressed(recipe, objective, Part(tuple(records), content.hexdigest(), 0, ()))
+    part = Part(tuple(records), content.hexdigest(), 0, ())
+    seen = dressed(recipe, objective, part, tokenizer)
     trunk: Any = seen.loaded.model.trunk
     rows = int(trunk.get_input_embeddings().weight.shape[0])
     return Tokens(seen.objective, seen.codec, rows, seen.policy)

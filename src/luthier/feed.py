@@ -99,7 +99,7 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     examples = parts.train[1].examples
     held = parts.validation[1].examples if parts.validation else []
     order = _order(parts)
-    total = total_steps(len(examples), spec.batch_size, spec.epochs, spec.max_steps)
+    total = total_steps(order.count, spec.batch_size, spec.epochs, spec.max_steps)
     step = _steps(parts, examples, order)
     layout = parts.loaded.model.layout
     # On CPUs every new shape of a 16-bit product costs a new kernel, in time and memory.
@@ -119,7 +119,8 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
 def _order(parts: Parts) -> Order:
     """Which examples each step takes."""
     spec = parts.recipe.training
-    return Order(len(parts.train[1].examples), spec.batch_size, spec.seed)
+    pools = parts.drawing[1] if parts.drawing else ()
+    return Order(len(parts.train[1].examples), spec.batch_size, spec.seed, pools)
 
 
 def _steps(

@@ -31,6 +31,8 @@ Say = Callable[[str], None]
 
 #: The fingerprint of a local model's content.
 _FILES = "the model's files"
+#: That of a mixture or of balanced classes.
+_DRAWN = "what an epoch draws"
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def fingerprints(parts: Parts) -> dict[str, str]:
         "training data": parts.train[0].fingerprint,
         "validation data": held,
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
+        **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
         **{
             f"training.{name}": cache.key(training[name])
             for name in ("batch_size", "optimizer", "betas", "weight_decay", "seed", "clip_norm")
@@ -219,7 +222,8 @@ def _kept_choices(old: State, spec: TrainingSpec, say: Say) -> dict[str, Any]:
 
 def _changed(old: dict[str, str], new: dict[str, str]) -> list[str]:
     """What is not as it was, by name; a model's files count, where they are known, not its name."""
-    changed = [name for name in new if name != _FILES and old.get(name) != new[name]]
+    named = [*new, *([_DRAWN] if _DRAWN in old and _DRAWN not in new else [])]
+    changed = [name for name in named if name != _FILES and old.get(name) != new.get(name)]
     if _FILES in old and _FILES in new:
         changed = [name for name in changed if name != "model"]
         if old[_FILES] != new[_FILES]:
@@ -285,6 +289,7 @@ def _environment(parts: Parts, backend: Backend, choices: dict[str, Any]) -> dic
         "probe": choices,
         "parameters": {"trainable": trainable, "total": total},
         "data": data,
+        **({"epoch": parts.drawing[0].figures()} if parts.drawing else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
 from luthier.data.length import Cut
+from luthier.data.mixture import Drawing, grouping, planned
 from luthier.data.order import Order, total_steps
 from luthier.data.parts import Part
 from luthier.data.prepare import fitting
@@ -48,6 +50,7 @@ class Survey:
         examples: how many examples training would get from those looked at.
         longest: tokens of the longest of these.
         shown: the first ones, as trained.
+        groups: examples of each source of a mixture, or of each class to balance, by number.
     """
 
     records: int
@@ -62,11 +65,20 @@ class Survey:
     examples: int = 0
     longest: int = 0
     shown: list[Example] = field(default_factory=list)
+    groups: Counter[int] = field(default_factory=Counter)
 
     @property
     def expected(self) -> int:
         """Examples of the whole side, scaled up where only a draw was looked at."""
-        return round(self.examples * self.records / max(1, self.looked))
+        return self._scaled(self.examples)
+
+    @property
+    def expected_groups(self) -> list[int]:
+        """The same of each group."""
+        return [self._scaled(self.groups[n]) for n in range(max(self.groups, default=-1) + 1)]
+
+    def _scaled(self, count: int) -> int:
+        return round(count * self.records / max(1, self.looked))
 
     def cost(self, policy: str, limit: int) -> str:
         """What the recipe's choice for overlong examples costs, in words."""
@@ -107,6 +119,7 @@ class Inspection:
         precision: in what arithmetic, and why.
         rate: the peak learning rate.
         steps: optimizer steps, and how many an epoch.
+        drawing: what an epoch draws, where that is not every example once.
     """
 
     recipe: Recipe
@@ -123,6 +136,7 @@ class Inspection:
     precision: tuple[str, str]
     rate: float
     steps: tuple[int, int]
+    drawing: Drawing | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -190,6 +204,7 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
     choice = probe.choose(spec, config.hidden_size, inner_size(config))
     longest = max(train.longest, validation.longest if validation else 0)
     rate = method.default_rate if isinstance(spec.learning_rate, str) else spec.learning_rate
+    drawing = _drawing(seen, train)
     return Inspection(
         recipe,
         seen.said,
@@ -204,7 +219,8 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
         str(device),
         (choice["precision"], choice["because"]),
         rate,
-        _steps(recipe, train),
+        _steps(recipe, drawing.length if drawing else train.expected),
+        drawing,
     )
 
 
@@ -220,6 +236,7 @@ def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) ->
     chosen = _drawn(len(part.records), rows, most)
     found = Survey(len(part.records), len(chosen), chosen)
     found.sizes = np.zeros(len(chosen), dtype=np.int64)
+    group = grouping(seen.recipe.data, seen.objective, part)
     for place, index in enumerate(chosen):
         try:
             example = seen.objective.encode(part.records[index], seen.codec)
@@ -236,6 +253,7 @@ def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) ->
         found.cut = found.cut + lost
         found.examples += len(kept)
         found.longest = max([found.longest, *(each.size for each in kept)])
+        found.groups.update(group(each) for each in kept if group)
         found.shown += kept[: rows - len(found.shown)]
     found.lengths = np.sort(found.sizes[found.sizes > 0])
     return found
@@ -284,10 +302,18 @@ def _plan(
         return error
 
 
-def _steps(recipe: Recipe, train: Survey) -> tuple[int, int]:
+def _drawing(seen: Preview, train: Survey) -> Drawing | None:
+    """What an epoch draws, where that is not every example once."""
+    if not train.groups:
+        return None
+    return planned(seen.recipe.data, seen.objective, train.expected_groups)
+
+
+def _steps(recipe: Recipe, count: int) -> tuple[int, int]:
+    """Of the run and of an epoch that draws so many examples."""
     spec = recipe.training
-    if not train.expected:
+    if not count:
         return 0, 0
-    order = Order(train.expected, spec.batch_size, spec.seed)
-    total = total_steps(train.expected, spec.batch_size, spec.epochs, spec.max_steps)
+    order = Order(count, spec.batch_size, spec.seed)
+    total = total_steps(count, spec.batch_size, spec.epochs, spec.max_steps)
     return total, order.per_epoch

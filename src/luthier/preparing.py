@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.assemble import describe
+from luthier.assemble import describe, encoded, vetted
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
+from luthier.data.mixture import drawing
 from luthier.data.parts import Part
-from luthier.data.prepare import encode
 from luthier.data.writing import write_rows
 from luthier.preview import Preview
 from luthier.stages import previews
@@ -53,12 +53,17 @@ def _prepared(seen: Preview, output: Path | None) -> Prepared:
     if seen.faults:
         raise DataError.of(seen.faults)
     said, counts, files = list(seen.said), {}, []
+    vetted(seen.recipe, (seen.train, seen.held), said.append)
     for name, part in _sides(seen):
-        made = encode(part, seen.recipe.data, seen.objective, seen.codec)
+        made = encoded(seen.recipe, part, seen.objective, seen.loaded, seen.codec, said.append)
         counts[name] = made.counts
         said.append(
             describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
         )
+        if name == "train" and (
+            drawn := drawing(seen.recipe.data, seen.objective, part, made.examples)
+        ):
+            said += drawn[0].lines()
         if output is not None:
             files.append(output / f"{name}.jsonl")
             write_rows(files[-1], part.records)

@@ -10,6 +10,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Objective, Settling
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
+from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
 from luthier.models.load import Loaded, known_head
@@ -73,6 +74,8 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
         known = known_head(recipe.model)
         objective = objective.settled(train.records, known.labels if known else ())
         recipe = recipe.model_copy(update={"objective": objective.config})
+    if recipe.data.balance is not None:
+        balanced(objective)
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)

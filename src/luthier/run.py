@@ -149,7 +149,7 @@ def evaluate(run: str | os.PathLike[str], *, quiet: bool = False) -> dict[str, A
         raise UserError(f"run '{run}' is not finished", cure=f"luthier train --resume {run}")
     say: Say = (lambda _line: None) if quiet else (lambda line: print(line, flush=True))
     with hold(folder):
-        parts = assemble(recipes.load(folder.recipe), say)
+        parts = assemble(recipes.load(folder.recipe), say, vetting=False)
         judge(folder, parts, say)
     return Run(folder).evaluation
 

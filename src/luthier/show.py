@@ -14,7 +14,7 @@ from luthier.data.prepare import fitting
 from luthier.inspection import learned
 from luthier.pages import rendered
 from luthier.preview import Preview, preview
-from luthier.stages import alone
+from luthier.stages import alone, begun_tokenizer
 
 #: What a token leaves of a letter that further tokens complete.
 _HALF = "\ufffd"
@@ -97,7 +97,7 @@ def show(recipe: Recipe, row: str | None = None, stage: int = 1) -> Shown:
         RecipeError: there is no such stage.
         UserError: there is no such row, or training would refuse it.
     """
-    seen = preview(alone(recipe, stage))
+    seen = preview(alone(recipe, stage), begun_tokenizer(recipe, stage))
     side, record = _found(seen, row)
     example = seen.objective.encode(record, seen.codec)
     pieces, cut = fitting(example, seen.objective, seen.codec, seen.policy)

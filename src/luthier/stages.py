@@ -90,11 +90,34 @@ def alone(recipe: Recipe, stage: int = 1) -> Recipe:
     """
     if not recipe.stages:
         return recipe
+    planned = _until(recipe, stage)
+    begun = next(each for each in reversed(planned) if not each.chained)
+    return planned[-1].recipe.model_copy(update={"model": begun.recipe.model})
+
+
+def _until(recipe: Recipe, stage: int) -> list[Stage]:
+    """The stages up to this one."""
     planned = plan(recipe, RunDir(Path(recipe.output or "runs")))
     if not 1 <= stage <= len(planned):
         raise RecipeError(f"no stage {stage}: the recipe has {len(planned)}", code="usage")
-    begun = next(each for each in reversed(planned[:stage]) if not each.chained)
-    return planned[stage - 1].recipe.model_copy(update={"model": begun.recipe.model})
+    return planned[:stage]
+
+
+def begun_tokenizer(recipe: Recipe, stage: int = 1) -> Any:
+    """The tokenizer that an earlier stage from scratch makes for this one, from its own text.
+
+    ``None`` where a stage has a model, or a text, of its own.
+
+    Raises:
+        RecipeError: there is no such stage.
+    """
+    if not recipe.stages:
+        return None
+    planned = _until(recipe, stage)
+    begun = next(each for each in reversed(planned) if not each.chained)
+    if begun.number == stage or begun.recipe.model.architecture is None:
+        return None
+    return preview(begun.recipe).loaded.tokenizer
 
 
 def previews(recipe: Recipe) -> Iterator[Preview]:
@@ -249,7 +272,7 @@ def _check_data(planned: Sequence[Stage]) -> None:
     """
     for stage in planned[1:]:
         data = stage.recipe.data
-        for source in (data.train, data.validation):
+        for source in (*(each.source for each in data.readings()), data.validation):
             named = source if isinstance(source, list | tuple) else [source]
             paths = all(isinstance(name, str | os.PathLike) for name in named)
             if named and paths and not stage.folder.finished:

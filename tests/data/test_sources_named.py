@@ -32,6 +32,7 @@ def test_folder_reads_every_data_file_in_order(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("text\nb\n")
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "LICENSE").write_text("…")
+    (tmp_path / "SOURCE.txt").write_text("where it came from")
     (tmp_path / ".hidden.jsonl").write_text("nope")
     (tmp_path / "inner.json").mkdir()
     sources = read(tmp_path)

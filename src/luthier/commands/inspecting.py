@@ -81,6 +81,8 @@ def _show(made: Console, one: Inspection) -> None:
     for name, side in sides:
         screen.paragraph(made, f"{name}: {side.cost(one.policy, limit)}")
     screen.heading(made, "Training")
+    for line in one.drawing.lines() if one.drawing else ():
+        screen.paragraph(made, line)
     screen.pairs(made, list(_training(one)))
 
 

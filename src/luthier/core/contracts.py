@@ -211,6 +211,24 @@ class Settling(Protocol):
 
 
 @runtime_checkable
+class Classed(Protocol):
+    """An objective whose examples may have one class each, so that classes can be balanced."""
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        ...
+
+
+@runtime_checkable
 class Accompanied(Protocol):
     """An objective that needs other models beside the policy (a teacher, a reward model)."""
 

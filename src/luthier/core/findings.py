@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,6 +107,18 @@ class Findings:
             self.rows.setdefault(finding.place, []).append(finding.code)
         if len(kept) < SHOWN:
             kept.append(finding)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Findings:
+        """The inverse of :meth:`plain`."""
+        found = cls()
+        for one in plain["findings"]:
+            place = one["file"] if one["line"] is None else f"{one['file']}:{one['line']}"
+            found.add(Finding(one["code"], one["severity"], place, one["message"], one["cure"]))
+        found.totals.clear()
+        found.totals.update(plain["totals"])
+        found._errors = plain["errors"]
+        return found
 
     @property
     def errors(self) -> int:

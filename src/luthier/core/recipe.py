@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from luthier.core import kinds
+from luthier.core.contracts import Classed
 from luthier.core.errors import Fault, RecipeError, UserError
 from luthier.core.recipe_faults import Complaint, explain, faults_of, models_in, shown
 from luthier.core.recipe_parts import (
@@ -27,9 +28,10 @@ from luthier.core.recipe_parts import (
     TokenizerSpec,
     TrainingSpec,
 )
+from luthier.core.recipe_sources import drawing_complaints
 from luthier.core.recipe_values import (
     DEFAULT_KINDS,
-    SOURCES,
+    ROWS,
     clean,
     comparable,
     escape,
@@ -61,7 +63,7 @@ __all__ = [
 
 #: Of the recipe format.
 VERSION = 1
-_ROWS = set(SOURCES)
+_ROWS = set(ROWS)
 
 
 class Recipe(Settings):
@@ -117,13 +119,15 @@ class Recipe(Settings):
     def plain(self) -> dict[str, Any]:
         """The recipe as mappings, every default written out; rows in memory are not copied."""
         values = self.model_dump(exclude={"data": _ROWS, "stages": True})
-        data = {name: getattr(self.data, name) for name in SOURCES}
+        data: dict[str, Any] = {name: getattr(self.data, name) for name in ROWS}
+        if self.data.mixture is not None:
+            data["mixture"] = [dict(entry) for entry in self.data.mixture]
         return {**values, "data": {**data, **values["data"]}, "stages": list(self.stages)}
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON has it, every default written out; rows in memory are named."""
         values = self.model_dump(mode="json", exclude={"data": _ROWS, "stages": True})
-        data = plain({"data": {name: getattr(self.data, name) for name in SOURCES}})["data"]
+        data = plain({"data": {name: getattr(self.data, name) for name in ROWS}})["data"]
         listed = plain({"stages": self.stages})["stages"]
         return {**values, "data": {**data, **values["data"]}, "stages": listed}
 
@@ -265,22 +269,32 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
         return
     if reason := method.supports(objective):
         yield Complaint(("method",), reason, code="pairing", beside=("objective",))
-    if recipe.data.train is None and not recipe.stages:
+    if recipe.data.train is None and recipe.data.mixture is None and not recipe.stages:
         yield Complaint(
             ("data", "train"), "missing, there is nothing to learn from", code="missing"
         )
-    if recipe.data.format != "auto":
+    for path, value in recipe.data.formats():
+        if value == "auto":
+            continue
         wanted: tuple[type, ...] = objective.records
-        chosen = kinds.config("data/formats", recipe.data.format)
+        chosen = kinds.config("data/formats", value)
         given = kinds.build("data/formats", chosen).records
         if not any(issubclass(each, wanted) for each in given):
             reads, learns = (" or ".join(t.__name__ for t in each) for each in (given, wanted))
             yield Complaint(
-                ("data", "format"),
+                ("data", *path),
                 f"'{chosen.kind}' reads rows as {reads}, and the objective "
                 f"'{recipe.objective.kind}' learns from {learns}",
                 code="pairing",
             )
+    yield from drawing_complaints(recipe.data)
+    if recipe.data.balance is not None and not isinstance(objective, Classed):
+        yield Complaint(
+            ("data", "balance"),
+            f"'{recipe.objective.kind}' has no classes to draw the same number of",
+            code="pairing",
+            beside=("objective",),
+        )
     if recipe.training.early_stopping is not None and recipe.data.validation in (None, 0):
         yield Complaint(
             ("training", "early_stopping"),

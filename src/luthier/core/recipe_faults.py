@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -149,11 +149,19 @@ def _names(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     for part in loc:
         field = current.model_fields.get(str(part)) if current else None
         if field is not None:
-            branches = list(models_in(field.annotation))
+            branches = list(_models_at(field.annotation))
             current = branches[0] if branches else None
         else:
             current = next((b for b in branches if b.__name__ == part), current)
     return list(current.model_fields) if current else []
+
+
+def _models_at(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of a field, those of a list's entries included."""
+    yield from models_in(annotation)
+    for part in (annotation, *get_args(annotation)):
+        if get_origin(part) in (tuple, list):
+            yield from (model for inner in get_args(part) for model in models_in(inner))
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

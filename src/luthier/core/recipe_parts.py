@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,17 +17,11 @@ from pydantic import (
 
 from luthier.core import kinds
 from luthier.core.contracts import KindConfig
+from luthier.core.recipe_sources import SOURCE_SCHEMA, Reading, SourceSpec, source
 from luthier.core.recipe_values import SOURCES, comparable, name_source
-from luthier.core.settings import RefusalError, Settings
+from luthier.core.settings import Settings
 
 _SHARE: JsonValue = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
-_SOURCES: list[JsonValue] = [
-    {"type": "string", "minLength": 1},
-    {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-    {"type": "array", "minItems": 1, "items": {"type": "object"}},
-]
-#: What a recipe that was written to a run folder says of rows that no file holds.
-_IN_MEMORY = re.compile(r"<(\d+ )?rows in memory>")
 
 
 def _kind(folder: str) -> BeforeValidator:
@@ -91,11 +84,25 @@ class ModelSpec(Settings):
 class DataSpec(Settings):
     """Where rows come from and how they become examples."""
 
-    train: Any = Field(default=None, json_schema_extra={"anyOf": [*_SOURCES, {"type": "null"}]})
+    train: Any = Field(
+        default=None, json_schema_extra={"anyOf": [*SOURCE_SCHEMA, {"type": "null"}]}
+    )
     """A file, a list of files, a hub id, or rows in memory (list of dicts, frame, Dataset)."""
+    mixture: tuple[SourceSpec, ...] | None = Field(default=None, min_length=1)
+    """In place of ``train``: several sources, each with its share of an epoch and, where it needs
+    them, its own format, columns and limit: ``[{source: shop.jsonl, weight: 2}, {source: …}]``."""
+    temperature: float = Field(default=1.0, ge=1)
+    """Of a mixture: a source's share goes by its examples to the power of 1/temperature, so that
+    a higher one draws more of small sources (T5, Raffel et al. 2020, arXiv 1910.10683)."""
+    epoch_length: Count | Literal["total", "all_exhausted", "first_exhausted"] = "total"
+    """Examples that an epoch of a mixture draws: as many as there are (total), until every
+    source is seen whole (all_exhausted), until the first one is (first_exhausted), or a number."""
+    balance: Literal["oversample", "undersample"] | None = None
+    """Draw as many examples of each class: as many as the largest has, those of the others
+    repeated, or as the smallest has, others each epoch."""
     validation: Any = Field(
         default=0.1,
-        json_schema_extra={"anyOf": [_SHARE, *_SOURCES, {"type": "null"}]},
+        json_schema_extra={"anyOf": [_SHARE, *SOURCE_SCHEMA, {"type": "null"}]},
     )
     """A share of the training rows, or a source of its own; 0 for none."""
     clean: tuple[CleanerConfig, ...] = ()
@@ -103,8 +110,10 @@ class DataSpec(Settings):
     subset: int | None = Field(default=None, ge=2)
     """Train on so many rows that stand for all of them (each class its share), for a first try."""
     group: str | None = Field(default=None, min_length=1)
-    """Rows that a held-out share must not divide: a column's name (a customer, a document), or
-    ``near_duplicates`` for rows that say nearly the same."""
+    """Rows that a held-out share must not divide, beside those that say nearly the same, which it
+    never does where it can: those of one value in a column (a customer, a document).
+    ``near_duplicates`` insists where nothing else could be held out, ``none`` divides all but equal
+    rows."""
     format: str | dict[str, JsonValue] = "auto"
     """A format's name, a user's own by import path, or ``auto``, which says what it found; with
     settings ``{kind: oasst, paths: best}``."""
@@ -124,6 +133,9 @@ class DataSpec(Settings):
     overlong: Literal["auto", "window", "refuse", "left", "right", "drop"] = "auto"
     """What becomes of longer ones: consecutive windows, an error, a cut, or out. ``auto``:
     windows for raw text, an error elsewhere."""
+    check: Literal["refuse", "warn", "off"] = "refuse"
+    """What `luthier data check` looks for is looked for before training: errors end it (refuse),
+    are said (warn), or nothing is looked for (off)."""
     malformed: Literal["refuse", "skip"] = "refuse"
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)
@@ -172,37 +184,31 @@ class DataSpec(Settings):
         for name, value in super().__repr_args__():
             yield name, name_source(value) if name in SOURCES else value
 
-
-def source(value: Any) -> Any:
-    """A source of rows as the recipe keeps it: paths as text, rows in memory untouched.
-
-    Raises:
-        ValueError: what is no source.
-    """
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if value is None:
-        return value
-    if isinstance(value, str):
-        if _IN_MEMORY.fullmatch(value):
-            raise RefusalError(
-                "the rows were in memory, no file holds them",
-                "give the recipe its rows again: luthier.train({…, 'data': {'train': rows}})",
+    def readings(self) -> tuple[Reading, ...]:
+        """How what ``train`` or ``mixture`` names is read, source by source."""
+        if self.mixture is None:
+            return () if self.train is None else (self.reading(self.train),)
+        return tuple(
+            Reading(
+                entry.source,
+                self.format if entry.format is None else entry.format,
+                self.columns if entry.columns is None else entry.columns,
+                self.limit if entry.limit is None else entry.limit,
+                entry.name(number),
             )
-        if not value.strip():
-            raise ValueError("must name a file, this is empty")
-        return value
-    if type(value) in (list, tuple):
-        if not value:
-            raise ValueError("must name a file, this list is empty")
-        if all(isinstance(each, Mapping) for each in value):
-            return value
-        if all(isinstance(each, str | os.PathLike) for each in value):
-            return [source(each) for each in value]
-        raise ValueError("must be all files or all rows, this list mixes them")
-    if isinstance(value, bool | int | float | bytes) or type(value) is dict:
-        raise ValueError("must be a file, a list of files, a hub id, or rows in memory")
-    return value
+            for number, entry in enumerate(self.mixture)
+        )
+
+    def reading(self, value: Any) -> Reading:
+        """How a source beside the mixture is read."""
+        return Reading(value, self.format, self.columns, self.limit)
+
+    def formats(self) -> Iterator[tuple[tuple[str | int, ...], str | dict[str, JsonValue]]]:
+        """Every format that is named, and its path in this part."""
+        yield ("format",), self.format
+        for number, entry in enumerate(self.mixture or ()):
+            if entry.format is not None:
+                yield ("mixture", number, "format"), entry.format
 
 
 class EarlyStopping(Settings):

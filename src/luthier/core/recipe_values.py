@@ -25,6 +25,8 @@ from luthier.core.recipe_yaml import (
 DEFAULT_KINDS = {"objective": "sft", "method": "lora"}
 #: Where rows may stand; nothing in here looks into them.
 SOURCES = ("train", "validation")
+#: Everything of ``data`` in which rows may stand.
+ROWS = (*SOURCES, "mixture")
 #: Keys that say what a mapping is; one that changes makes the rest of the old mapping void.
 _IDENTITY = ("kind", "name", "architecture")
 
@@ -125,11 +127,25 @@ def lay_stage(base: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, An
     if isinstance(over.get("model"), str):
         over["model"] = {"name": over["model"]}
     rest = {key: value for key, value in base.items() if key not in ("stages", "output")}
-    return merge(normal(rest), over)
+    return merge(_other_source(normal(rest), over.get("data")), over)
+
+
+def _other_source(base: dict[str, Any], data: Any) -> dict[str, Any]:
+    """``base`` without its mixture where a stage names ``train``, and the other way round."""
+    if not isinstance(data, Mapping) or not isinstance(base.get("data"), Mapping):
+        return base
+    void: tuple[str, ...] = ()
+    if data.get("train") is not None:
+        void = ("mixture", "temperature", "epoch_length")
+    elif data.get("mixture") is not None:
+        void = ("train",)
+    return {**base, "data": {k: v for k, v in base["data"].items() if k not in void}}
 
 
 def is_source(path: Path_) -> bool:
-    """Whether rows may stand at a path: ``data.train``, and the same in a stage."""
+    """Whether rows may stand at a path: ``data.train``, ``data.mixture.0.source``, in a stage."""
+    if path[-1:] == ("source",) and path[-4:-2] == ("data", "mixture"):
+        return len(path) in (4, 6)
     return path[-2:-1] == ("data",) and path[-1] in SOURCES and len(path) in (2, 4)
 
 
@@ -149,6 +165,8 @@ def name_source(value: Any) -> Any:
 
 def comparable(value: Any, path: Path_ = ()) -> Any:
     """A value whose rows in memory are compared by identity: a frame's ``==`` is another frame."""
+    if path[-2:-1] == ("mixture",):
+        value = _opened(value)
     if is_source(path) and name_source(value) is not value and not _is_paths(value):
         return ("rows", id(value))
     if isinstance(value, Mapping):

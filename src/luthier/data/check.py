@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import kinds
-from luthier.core.contracts import Format
+from luthier.core.contracts import Format, KindConfig
 from luthier.core.errors import DataError, Fault
 from luthier.core.findings import Code, Findings
+from luthier.core.recipe_sources import Reading
 from luthier.core.records import Origin, Record, Row
 from luthier.data.checks import reading, shapes
-from luthier.data.checks._base import TRAIN, Check, Known, Places, Seen, Tokens
-from luthier.data.clusters import together
+from luthier.data.checks._all import FOLDER, Checks
+from luthier.data.checks._base import TRAIN, Known, Places, Seen, Tokens
+from luthier.data.cleaning import clean
+from luthier.data.holding import hold_out
 from luthier.data.patience import Watch, within
 from luthier.data.recognise import gathered, recognise, rename
 from luthier.data.sources import stream
-from luthier.data.split import split
 
-_FOLDER, _FORMATS = "data/checks", "data/formats"
+_FORMATS = "data/formats"
 #: Rows of a source that are read before its format is settled.
 _SAMPLE = 50
 #: Rows between two looks at how far the pass is.
@@ -55,10 +57,13 @@ class Ask:
         held_out: the share of the rows that is to become the validation split.
         seed: of that split.
         group: what that split must not divide, as in a recipe.
+        clean: steps that mend the rows before anything else looks at them, as in a recipe.
         classes: the classes that the recipe names.
         tokens: how a recipe makes tokens of records; they are then all kept.
         timeout: seconds to wait for a source that gives nothing.
         by_row: whether :attr:`Findings.rows` is kept.
+        readings: how each side is read where they are not read alike; then ``format``,
+            ``columns`` and ``limit`` have no say.
     """
 
     sides: Sequence[tuple[str, Any]]
@@ -70,10 +75,18 @@ class Ask:
     held_out: float = 0.1
     seed: int = 0
     group: str | None = None
+    clean: Sequence[KindConfig] = ()
     classes: tuple[str, ...] = ()
     tokens: Callable[[Sequence[Record]], Tokens] | None = None
     timeout: float = 300.0
     by_row: bool = False
+    readings: Sequence[Reading] = ()
+
+    def reading(self, number: int) -> Reading:
+        """How a side is read."""
+        if self.readings:
+            return self.readings[number]
+        return Reading(self.sides[number][1], self.format, self.columns, self.limit)
 
 
 @dataclass
@@ -126,7 +139,7 @@ class Report:
 
 def codes() -> list[Code]:
     """Every code that a check of the folder can give."""
-    modules = (kinds.module(_FOLDER, name) for name in kinds.names(_FOLDER))
+    modules = (kinds.module(FOLDER, name) for name in kinds.names(FOLDER))
     found = [code for module in modules for code in module.Check.codes]
     assert len({code.name for code in found}) == len(found), "a code that two checks give"
     return sorted(found, key=lambda code: code.name)
@@ -188,24 +201,22 @@ class _Pass:
             ask.classes,
             ask.tokens,
         )
-        self._checks: list[Check] = [
-            kinds.module(_FOLDER, name).Check(self._known) for name in kinds.names(_FOLDER)
-        ]
+        self._checks = Checks(self._known, self.findings)
         self._groups: dict[Origin, Any] = {}
+        self._how = Reading(None)
+        self._entry_of: dict[str, int] = {}
         self._total = sum(os.path.getsize(f) for _, v in ask.sides for f in _present(v))
 
     def run(self) -> _Pass:
         """Everything, in order."""
-        for name, value in self._ask.sides:
-            for source in stream(value, limit=self._ask.limit, watch=self._watch):
+        for number, (name, value) in enumerate(self._ask.sides):
+            how = self._how = self._ask.reading(number)
+            for source in stream(value, limit=how.limit, watch=self._watch, memory=how.memory):
+                self._entry_of[source.name] = number
                 self._source(SourceSeen(source.name, name), source.items)
-        if self._ask.tokens is not None and self._known.held_out:
-            self._hold_out()
-        for number, each in enumerate(self._checks):
-            self._progress(number / len(self._checks), "comparing")
-            for finding in each.close():
-                self.findings.add(finding)
-        self._progress(1.0, "comparing")
+        if self._ask.tokens is not None:
+            self._as_trained()
+        self._checks.close(self._progress)
         return self
 
     def _source(self, seen: SourceSeen, items: Iterator[Row | Fault]) -> None:
@@ -230,9 +241,9 @@ class _Pass:
     def _format(self, first: Sequence[Row], seen: SourceSeen) -> Format | None:
         if not first:
             return None
-        ask = self._ask
+        how = self._how
         try:
-            fmt, seen.format = recognise(first, ask.format, ask.accept, ask.columns)
+            fmt, seen.format = recognise(first, how.format, self._ask.accept, how.columns)
         except DataError as error:
             # What follows the first names single rows, which reading them will name again.
             self.findings.add(reading.finding(error.faults[0]))
@@ -253,17 +264,15 @@ class _Pass:
             if self._total and seen.rows % _TICK == 0:
                 share = min(1.0, self._watch.taken / self._total)
                 self._progress(share, f"{len(self._known.places):,} rows")
-            yield rename(item, self._ask.columns)
+            yield rename(item, self._how.columns)
 
     def _row(self, row: Row, fmt: Format | None, seen: SourceSeen) -> None:
         number = self._known.places.add(row.origin.line, seen.split)
         record = None if fmt is None else self._record(row, fmt)
         if record is not None and self._ask.tokens is not None:
-            self._known.records.append((number, record))
-        whole = Seen(row, record, number, seen.split)
-        for each in self._checks:
-            for finding in each.see(whole):
-                self.findings.add(finding)
+            self._known.records.append((number, record))  # to be mended, and seen then
+        else:
+            self._checks.see(Seen(row.origin, record, number, seen.split))
 
     def _record(self, row: Row, fmt: Format) -> Record | None:
         try:
@@ -277,15 +286,40 @@ class _Pass:
                     self.findings.add(reading.finding(fault))
             return None
 
+    def _as_trained(self) -> None:
+        """Rows as training would have them: cleaned, then divided."""
+        known = self._known
+        if self._ask.clean:
+            self._mend()
+        if known.held_out and known.records:
+            self._hold_out()
+        for number, record in known.records:
+            self._checks.see(Seen(record.origin, record, number, known.places.split(number)))
+
+    def _mend(self) -> None:
+        """Every step of ``data.clean`` on each side; rows that it drops are seen by no check."""
+        places = self._known.places
+        numbers = {record.origin: number for number, record in self._known.records}
+        kept: list[tuple[int, Record]] = []
+        for side in places.splits:
+            records = [r for number, r in self._known.records if places.split(number) == side]
+            try:
+                cleaned, _ = clean(records, self._ask.clean)
+            except DataError as error:
+                for fault in error.faults:
+                    self.findings.add(reading.SPLIT.at(places.file_of(side), fault.message))
+                cleaned = ()
+            kept += [(numbers[record.origin], record) for record in cleaned]
+        self._known.records[:] = sorted(kept, key=lambda pair: pair[0])
+
     def _hold_out(self) -> None:
         """The split that training would make, noted for every row."""
         known = self._known
-        if not known.records:
-            return
         ask, records = self._ask, [record for _, record in known.records]
         try:
-            keys = together(records, ask.group, self._groups) if ask.group else None
-            _, held = split(records, ask.held_out, ask.seed, keys)
+            numbers = [self._entry_of[record.origin.source] for record in records]
+            sources = numbers if ask.readings else None
+            held = hold_out(records, ask.held_out, ask.seed, ask.group, self._groups, sources).held
         except DataError as error:
             for fault in error.faults:
                 place = fault.place or known.places.sources[0]

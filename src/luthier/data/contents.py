@@ -13,10 +13,12 @@ from luthier.core.records import (
     Labelled,
     Node,
     Preference,
+    Ranking,
     Record,
     SourceTarget,
     Tagged,
     Text,
+    Thumb,
     Turn,
 )
 
@@ -27,7 +29,7 @@ _NO_TEXT = ("origin", "label", "tags")
 
 
 def answers(record: Record | None) -> tuple[str, ...]:
-    """The texts of a record that a model would learn to write; of a preference the chosen first."""
+    """The texts of a record that a model would learn to write or to judge, the best ones first."""
     match record:
         case Text(text=text):
             return (text,)
@@ -38,6 +40,10 @@ def answers(record: Record | None) -> tuple[str, ...]:
             return (target,)
         case Preference(chosen=chosen, rejected=rejected):
             return (_said(chosen), _said(rejected))
+        case Thumb(answer=turns):
+            return (_said(turns),)
+        case Ranking(answers=several):
+            return tuple(_said(turns) for turns in several)
     return ()
 
 
@@ -54,7 +60,7 @@ def prompt(record: Record | None) -> str:
             return " ".join(words)
         case SourceTarget(source=source):
             return source
-        case Preference(prompt=turns):
+        case Preference(prompt=turns) | Thumb(prompt=turns) | Ranking(prompt=turns):
             return _said(turns)
     return "\n".join(_texts({f.name: getattr(record, f.name) for f in fields(record)}))
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from luthier.core import cache, kinds
+from luthier.core import cache
 from luthier.core.contracts import Objective
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
+from luthier.core.recipe_sources import Reading
 from luthier.core.records import Origin, Record, Text
-from luthier.data.clusters import together
+from luthier.data.cleaning import clean
+from luthier.data.holding import hold_out
 from luthier.data.recognise import read_records, recognise
 from luthier.data.sources import read
 from luthier.data.split import split
@@ -29,16 +31,25 @@ class Part:
         fingerprint: of their content and of how they were understood.
         skipped: rows left out because the recipe says so.
         formats: how each source was understood.
+        sources: their names.
         groups: of the column that ``data.group`` names, what each row says.
         cleaned: what each step of ``data.clean`` changed and dropped.
+        mixed: of a mixture, each file and the number of its entry in ``data.mixture``.
     """
 
     records: tuple[Record, ...]
     fingerprint: str
     skipped: int
     formats: tuple[str, ...]
+    sources: tuple[str, ...] = ()
     groups: Mapping[Origin, Any] = field(default_factory=dict, compare=False, repr=False)
     cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    mixed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[int] | None:
+        """Each record's entry in the mixture; ``None`` where there is none."""
+        return [self.mixed[r.origin.source] for r in self.records] if self.mixed else None
 
 
 def read_parts(
@@ -49,62 +60,100 @@ def read_parts(
     Raises:
         DataError: rows that cannot be read or understood, or a split that leaves nothing.
     """
-    whole = _read_part(spec.train, spec, objective, say)
+    whole = _read_part(spec.readings(), spec, objective, say, mixture=spec.mixture is not None)
     held: Part | None = None
     if isinstance(spec.validation, int | float) and spec.validation:
         whole, held = _hold_out(whole, spec, float(spec.validation), seed, say)
     elif spec.group is not None:
         say("data.group has no effect: no share of the rows is held out")
     if spec.validation is not None and not isinstance(spec.validation, int | float):
-        held = _read_part(spec.validation, spec, objective, say)
+        held = _read_part([spec.reading(spec.validation)], spec, objective, say)
     return _subset(whole, spec.subset, seed, say), held
 
 
-def _read_part(value: Any, spec: DataSpec, objective: Objective, say: Say) -> Part:
-    sources = read(value, limit=spec.limit, malformed=spec.malformed, timeout=spec.timeout)
-    records: list[Record] = []
-    groups: dict[Origin, Any] = {}
-    formats, skipped = [], 0
-    for source in sources:
-        fmt, words = recognise(source.rows, spec.format, objective.records, spec.columns)
-        say(f"{source.name}: {len(source.rows):,} rows read as {words}")
-        if spec.group is not None:
-            groups.update({row.origin: row.fields.get(spec.group) for row in source.rows})
-        found, faults = read_records(source, fmt, spec.columns, spec.malformed, spec.limit)
-        records.extend(found)
-        formats.append(words)
-        skipped += len(source.skipped) + len(faults)
-    if skipped:
+@dataclass(frozen=True)
+class _Entry:
+    """Records of one source of a recipe, before anything is done to them."""
+
+    records: list[Record]
+    groups: dict[Origin, Any]
+    formats: list[str]
+    files: list[str]
+    skipped: int
+    fingerprint: str
+
+
+def _read_part(
+    readings: Sequence[Reading],
+    spec: DataSpec,
+    objective: Objective,
+    say: Say,
+    *,
+    mixture: bool = False,
+) -> Part:
+    entries = [_read_entry(each, spec, objective, say) for each in readings]
+    mixed = _entry_of(entries) if mixture else {}
+    records = [record for entry in entries for record in entry.records]
+    formats = tuple(words for entry in entries for words in entry.formats)
+    groups = {origin: value for entry in entries for origin, value in entry.groups.items()}
+    if skipped := sum(entry.skipped for entry in entries):
         say(f"{skipped:,} malformed rows skipped, as data.malformed says")
-    name = cache.key(
-        [s.fingerprint for s in sources], formats, spec.format, spec.columns, spec.limit
-    )
+    names = tuple(file for entry in entries for file in entry.files)
+    prints = [entry.fingerprint for entry in entries]
+    name = cache.key(prints) if mixture else prints[0]  # a mixture is divided in its own way
     if not spec.clean:
-        return Part(tuple(records), name, skipped, tuple(formats), groups)
-    kept, cleaned = _cleaned(records, spec, say)
+        return Part(tuple(records), name, skipped, formats, names, groups, mixed=mixed)
+    kept, cleaned = clean(records, spec.clean, say)
     content = hashlib.sha256()
     for record in kept:  # a cleaner of the user's own may be another one tomorrow
         content.update(repr(record).encode("utf-8", "surrogatepass"))
     steps = [config.model_dump(mode="json") for config in spec.clean]
     name = cache.key(name, steps, content.hexdigest())
-    return Part(tuple(kept), name, skipped, tuple(formats), groups, cleaned)
+    return Part(tuple(kept), name, skipped, formats, names, groups, cleaned, mixed)
 
 
-def _cleaned(
-    records: Sequence[Record], spec: DataSpec, say: Say
-) -> tuple[Sequence[Record], dict[str, dict[str, int]]]:
-    """Records after every step of ``data.clean``, and what each step did."""
-    done: dict[str, dict[str, int]] = {}
-    for number, config in enumerate(spec.clean, start=1):
-        made = kinds.build("data/cleaners", config).clean(records)
-        if not made.records:
-            raise DataError(
-                f"data.clean: {config.kind} left none of {len(records):,} rows", code="no-rows"
-            )
-        say(f"clean, {config.kind}: {made.changed:,} rows changed, {made.dropped:,} dropped")
-        done[f"{number} {config.kind}"] = {"changed": made.changed, "dropped": made.dropped}
-        records = made.records
-    return records, done
+def _read_entry(how: Reading, spec: DataSpec, objective: Objective, say: Say) -> _Entry:
+    sources = read(
+        how.source,
+        limit=how.limit,
+        malformed=spec.malformed,
+        timeout=spec.timeout,
+        memory=how.memory,
+    )
+    records: list[Record] = []
+    groups: dict[Origin, Any] = {}
+    formats, skipped = [], 0
+    for source in sources:
+        fmt, words = recognise(source.rows, how.format, objective.records, how.columns)
+        say(f"{source.name}: {len(source.rows):,} rows read as {words}")
+        if spec.group is not None:
+            groups.update({row.origin: row.fields.get(spec.group) for row in source.rows})
+        found, faults = read_records(source, fmt, how.columns, spec.malformed, how.limit)
+        records.extend(found)
+        formats.append(words)
+        skipped += len(source.skipped) + len(faults)
+    prints = [source.fingerprint for source in sources]
+    name = cache.key(prints, formats, how.format, how.columns, how.limit)
+    return _Entry(records, groups, formats, [s.name for s in sources], skipped, name)
+
+
+def _entry_of(entries: Sequence[_Entry]) -> dict[str, int]:
+    """Each file's entry in the mixture.
+
+    Raises:
+        DataError: two entries name one file, whose rows could not be told apart.
+    """
+    found: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        for file in entry.files:
+            if (before := found.setdefault(file, number)) != number:
+                raise DataError(
+                    f"is in data.mixture.{before} and again in data.mixture.{number}",
+                    file,
+                    "name it once, with a weight",
+                    "source",
+                )
+    return found
 
 
 def _subset(part: Part, count: int | None, seed: int, say: Say) -> Part:
@@ -115,7 +164,7 @@ def _subset(part: Part, count: int | None, seed: int, say: Say) -> Part:
     if count >= rows:
         say(f"data.subset has no effect: there are {rows:,} training rows")
         return part
-    _, kept = split(part.records, count / rows, seed)
+    _, kept = split(part.records, count / rows, seed, sources=part.entries)
     say(f"a subset of {len(kept):,} of {rows:,} training rows, as data.subset says")
     name = cache.key(part.fingerprint, "subset", count, seed)
     return replace(part, records=tuple(part.records[i] for i in kept), fingerprint=name)
@@ -125,25 +174,25 @@ def _hold_out(
     whole: Part, spec: DataSpec, share: float, seed: int, say: Say
 ) -> tuple[Part, Part | None]:
     """A share of the records; of documents too few to spare one, the end of each."""
-    keys = None
-    if spec.group is not None:
-        keys = together(whole.records, spec.group, whole.groups)
-        say(f"{len(set(keys)):,} groups by {spec.group}; none is on both sides of the split")
-    train, held = split(whole.records, share, seed, keys)
-    sides = [[whole.records[i] for i in indices] for indices in (train, held)]
-    if not held and all(isinstance(record, Text) for record in whole.records):
+    drawn = hold_out(whole.records, share, seed, spec.group, whole.groups, whole.entries)
+    if drawn.said:
+        say(drawn.said)
+    sides = [[whole.records[i] for i in indices] for indices in (drawn.train, drawn.held)]
+    if not drawn.held and all(isinstance(record, Text) for record in whole.records):
         sides = [list(side) for side in zip(*(_tail(r, share) for r in whole.records), strict=True)]
         say(f"too few documents to hold one out: the last {share:.0%} of each is held out")
-    elif not held:
+    elif not drawn.held:
         say("too few rows to hold any out: nothing will be known about how well it does")
         return whole, None
     first, second = (
         Part(
             tuple(side),
-            cache.key(whole.fingerprint, name, share, seed, *([spec.group] if keys else [])),
+            cache.key(whole.fingerprint, name, share, seed, spec.group),
             whole.skipped if name == "train" else 0,
             whole.formats,
+            whole.sources,
             cleaned=whole.cleaned if name == "train" else {},
+            mixed=whole.mixed,
         )
         for side, name in zip(sides, ("train", "held"), strict=True)
     )

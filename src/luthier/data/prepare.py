@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from luthier.core import cache
 from luthier.core.codec import Codec
 from luthier.core.contracts import Objective, Uncoupled
 from luthier.core.errors import DataError, Fault, UserError
+from luthier.core.findings import Finding, Findings
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
 from luthier.data.length import Cut, fit
@@ -21,10 +22,23 @@ from luthier.data.parts import Part
 from luthier.data.store import ExampleStore
 
 #: Raised whenever the meaning of cached tokens changes.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _SHOWN = 10
 #: Beside a cached store: its counts.
 COUNTS = "counts.json"
+
+
+class Judge(Protocol):
+    """Looks at examples as they are made."""
+
+    @property
+    def name(self) -> str:
+        """Of what it looks for: another judge finds something else."""
+        ...
+
+    def look(self, example: Example) -> Iterable[Finding]:
+        """What is wrong with an example."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,24 +49,35 @@ class Encoded:
     counts: dict[str, Any]
 
 
-def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Encoded:
+def encode(
+    part: Part,
+    spec: DataSpec,
+    objective: Objective,
+    codec: Any,
+    judge: Judge | None = None,
+) -> Encoded:
     """Records to examples that fit the model, from the cache where they were made before.
+
+    ``judge`` looks at every example before it is cut; what it finds stands in the counts.
 
     Raises:
         DataError: a record without anything to learn, or too long under ``overlong: refuse``.
     """
     policy = objective.overlong if spec.overlong == "auto" else spec.overlong
-    folder = cache.place("tokens", _name(part, spec, objective, codec, policy))
+    name = cache.key(_name(part, spec, objective, codec, policy), judge and judge.name)
+    folder = cache.place("tokens", name)
     if (folder / COUNTS).is_file():
         counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
         return Encoded(ExampleStore.load(folder), counts)
     cut = Cut()
     faults: list[Fault] = []
-    known = Counter(codec.counts)
+    known, findings = Counter(codec.counts), Findings()
 
     def fitted() -> Iterator[Example]:
         nonlocal cut
         for example in _encoded(part.records, objective, codec, faults):
+            for finding in judge.look(example) if judge else ():
+                findings.add(finding)
             try:
                 pieces, lost = fitting(example, objective, codec, policy)
             except DataError as error:
@@ -62,25 +87,31 @@ def encode(part: Part, spec: DataSpec, objective: Objective, codec: Any) -> Enco
             yield from pieces
 
     examples = ExampleStore.build(fitted())
-    skipped = _settle(faults, spec.malformed, "examples")
     counts = {
-        "rows": len(part.records),
-        "examples": len(examples),
-        "tokens": examples.tokens,
-        "targets": sum(examples.rows(head) for head in examples.heads),
-        "skipped": part.skipped + skipped,
+        **_counts(part, examples),
+        "skipped": part.skipped + _settle(faults, spec.malformed, "examples"),
         "policy": policy,
-        "formats": list(part.formats),
-        "fingerprint": part.fingerprint,
         "cut": asdict(cut),
-        "cleaned": {step: dict(counts) for step, counts in part.cleaned.items()},
         "template": dict(Counter(codec.counts) - known),
+        "findings": findings.plain(),
     }
     if not len(examples):
         raise DataError("no example is left to learn from", code="no-rows")
     examples.save(folder, {COUNTS: json.dumps(counts)})
     cache.trim()
     return Encoded(examples, counts)
+
+
+def _counts(part: Part, examples: ExampleStore) -> dict[str, Any]:
+    return {
+        "rows": len(part.records),
+        "examples": len(examples),
+        "tokens": examples.tokens,
+        "targets": sum(examples.rows(head) for head in examples.heads),
+        "formats": list(part.formats),
+        "fingerprint": part.fingerprint,
+        "cleaned": {step: dict(counts) for step, counts in part.cleaned.items()},
+    }
 
 
 def fitting(
@@ -106,7 +137,7 @@ def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: 
     return cache.key(
         _CACHE_VERSION,
         part.fingerprint,
-        sorted({record.origin.source for record in part.records}),  # examples name their rows
+        sorted(part.sources),  # examples name their rows
         objective.config.model_dump(mode="json"),
         _own_source(objective),
         codec.fingerprint(),

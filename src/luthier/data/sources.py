@@ -46,6 +46,10 @@ from luthier.data.patience import Watch, within
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<rest>[^:]+))?")
 
 
+#: Text files of a folder that are about the data, as they are spelled.
+_ABOUT = {f"{name}.txt" for name in ("README", "LICENSE", "LICENCE", "SOURCE", "CITATION")}
+
+
 @dataclass(frozen=True)
 class Source:
     """One file, hub split or list, read.
@@ -64,7 +68,12 @@ class Source:
 
 
 def read(
-    value: Any, *, limit: int | None = None, malformed: str = "refuse", timeout: float = 300.0
+    value: Any,
+    *,
+    limit: int | None = None,
+    malformed: str = "refuse",
+    timeout: float = 300.0,
+    memory: str = "memory",
 ) -> list[Source]:
     """Reads whatever a recipe may name as data; see the table above.
 
@@ -74,6 +83,7 @@ def read(
         malformed: ``refuse`` raises on a row that cannot be read, ``skip`` leaves it out and
             returns its fault.
         timeout: seconds to wait for a source that gives nothing.
+        memory: what rows in memory are called.
 
     Returns:
         One source a file, a hub split or a list.
@@ -81,11 +91,11 @@ def read(
     Raises:
         DataError: every fault found (ten spelled out for each file), with its file and line.
     """
-    how = _How(limit, malformed, timeout)
+    how = _How(limit, malformed, timeout, memory)
     if isinstance(value, str | os.PathLike):
         return _read_named(os.fspath(value), how)
     if _is_dataset(value):
-        return [within(timeout, "memory", lambda watch: _read_dataset(value, how, watch))]
+        return [within(timeout, memory, lambda watch: _read_dataset(value, how, watch))]
     if (rows := _frame_rows(value)) is not None:
         return [_in_memory(rows, how)]
     if isinstance(value, Sequence) and not isinstance(value, bytes):
@@ -115,19 +125,22 @@ class Stream:
     items: Iterator[Row | Fault]
 
 
-def stream(value: Any, *, limit: int | None = None, watch: Watch | None = None) -> list[Stream]:
+def stream(
+    value: Any, *, limit: int | None = None, watch: Watch | None = None, memory: str = "memory"
+) -> list[Stream]:
     """Rows of whatever a recipe may name as data, without holding all of them.
 
     Args:
         value: as for :func:`read`; a folder or a list gives a stream for each file in it.
         limit: at most so many rows of each source.
         watch: knows since when a source has given nothing, and how much it gave.
+        memory: what rows in memory are called.
     """
     eye = watch or Watch()
     if not isinstance(value, str | os.PathLike):
         if isinstance(value, Sequence) and all(isinstance(v, str | os.PathLike) for v in value):
             return [each for inner in value for each in stream(inner, limit=limit, watch=eye)]
-        return [_streamed("memory", lambda _: _row_values(value, eye), limit)]
+        return [_streamed(memory, lambda _: _row_values(value, eye), limit)]
     name = os.fspath(value)
     path = Path(os.path.expanduser(name))
     with suppress(OSError):  # a name that is too long for the disk is refused below
@@ -181,6 +194,7 @@ class _How:
     limit: int | None
     malformed: str
     timeout: float
+    memory: str = "memory"
 
 
 def _read_each(values: Iterable[Any], how: _How) -> list[Source]:
@@ -229,9 +243,12 @@ def _read_named(name: str, how: _How) -> list[Source]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The data files of a folder, in order of name; hidden ones are left."""
+    """The data files of a folder, in order of name.
+
+    Hidden ones are left, and those that are about the data: ``README.txt``, ``LICENSE.txt`` …
+    """
     found = sorted(p for p in folder.iterdir() if p.is_file() and files.supported(p))
-    return [path for path in found if not path.name.startswith(".")]
+    return [p for p in found if not p.name.startswith(".") and p.name not in _ABOUT]
 
 
 def _read_file(path: Path, how: _How, watch: Watch, part: str | None = None) -> Source:
@@ -273,8 +290,8 @@ def _read_dataset(value: Any, how: _How, watch: Watch) -> Source:
 def _in_memory(values: Iterable[Any], how: _How) -> Source:
     log = FaultLog(how.malformed)
     cleaned = ((i, plain(dict(value))) for i, value in enumerate(values, start=1))
-    rows = tuple(_numbered(cleaned, "memory", how.limit))
-    return _finished("memory", rows, log, _digest(rows))
+    rows = tuple(_numbered(cleaned, how.memory, how.limit))
+    return _finished(how.memory, rows, log, _digest(rows))
 
 
 def _numbered(

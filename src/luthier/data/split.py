@@ -35,6 +35,7 @@ def split(
     share: float,
     seed: int,
     together: Sequence[Hashable] | None = None,
+    sources: Sequence[int] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Sets a share of the rows aside for validation.
 
@@ -50,6 +51,8 @@ def split(
         share: between 0 (none) and 1, exclusive.
         seed: another one draws other rows.
         together: a key for each record; records of one key stay on one side as equal ones do.
+        sources: the number of each record's source in a mixture, by which the share is taken in
+            place of the file's name; of labelled rows, within each class.
 
     Returns:
         Indices to train on and to validate with, each in the original order.
@@ -65,7 +68,7 @@ def split(
     if share == 0 or len(records) == 1:
         return everything, []
     exact = Decimal(str(share))
-    strata = _strata(records, seed, together)
+    strata = _strata(records, seed, together, sources)
     labelled = any(stratum.name.startswith(_LABEL) for stratum in strata)
     chosen = _by_label(strata, exact) if labelled else _by_source(strata, exact)
     if not chosen:
@@ -79,7 +82,10 @@ def split(
 
 
 def _strata(
-    records: Sequence[Record], seed: int, together: Sequence[Hashable] | None
+    records: Sequence[Record],
+    seed: int,
+    together: Sequence[Hashable] | None,
+    sources: Sequence[int] | None,
 ) -> list[_Stratum]:
     """Strata in the order of their names, groups in the order of their hashes."""
     key = blake2b(str(seed).encode()).digest()
@@ -90,7 +96,7 @@ def _strata(
     members: dict[str, list[_Group]] = defaultdict(list)
     for digest in sorted(groups):
         # A group in several strata counts for the first by name, whichever row came first.
-        name = min(_stratum(records[i]) for i in groups[digest])
+        name = min(_stratum(records[i], sources[i] if sources else None) for i in groups[digest])
         members[name].append((digest, groups[digest]))
     return [_Stratum(name, members[name]) for name in sorted(members)]
 
@@ -112,10 +118,11 @@ def _joined(hashes: Sequence[bytes], together: Sequence[Hashable]) -> list[bytes
     return [root(digest) for digest in hashes]
 
 
-def _stratum(record: Record) -> str:
+def _stratum(record: Record, source: int | None) -> str:
     if isinstance(record, Labelled) and isinstance(record.label, str):
-        return f"{_LABEL}{record.label}"
-    return f"source:{record.origin.source}"
+        of = "" if source is None else f" of source {source}"
+        return f"{_LABEL}{record.label}{of}"
+    return f"source:{record.origin.source if source is None else source}"
 
 
 def _hash(record: Record, key: bytes) -> bytes:

@@ -25,7 +25,7 @@ from luthier.data_report.worst import worst
 from luthier.inspection import MOST, Survey, survey
 from luthier.pages import rendered
 from luthier.preview import Preview, preview
-from luthier.stages import alone
+from luthier.stages import alone, begun_tokenizer
 
 #: What the check calls leaks and duplicates.
 _ALIKE = ("D040", "D041", "D050", "D051", "D053")
@@ -54,13 +54,13 @@ def report(
         RecipeError: there is no such stage or column.
         UserError: no such model, or nothing to look at.
     """
-    recipe = alone(recipe, stage)
+    recipe, tokenizer = alone(recipe, stage), begun_tokenizer(recipe, stage)
     values = _column(recipe.data, group) if group else {}
-    (checked,) = check_recipe(recipe, progress=progress, by_row=True)
+    (checked,) = check_recipe(recipe, progress=progress, by_row=True, tokenizer=tokenizer)
     texts = Texts(source.name for source in checked.sources)
     found = _findings(recipe, checked, texts)
     try:
-        seen = preview(recipe)
+        seen = preview(recipe, tokenizer)
     except DataError as error:
         fault = error.faults[0]
         place = f"{texts.place(fault.place)}: " if fault.place else ""
@@ -198,13 +198,15 @@ def _column(spec: DataSpec, column: str) -> dict[str, str]:
     Raises:
         RecipeError: no row has such a column.
     """
-    held = () if isinstance(spec.validation, int | float | None) else (spec.validation,)
+    readings = list(spec.readings())
+    if not isinstance(spec.validation, int | float | None):
+        readings.append(spec.reading(spec.validation))
     names: set[str] = set()
 
     def work(watch: Watch) -> dict[str, str]:
         found: dict[str, str] = {}
-        for value in (spec.train, *held):
-            for source in stream(value, limit=spec.limit, watch=watch):
+        for how in readings:
+            for source in stream(how.source, limit=how.limit, watch=watch, memory=how.memory):
                 for row in source.items:
                     if isinstance(row, Row):
                         names.update(row.fields)

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from luthier.core.records import Preference, Ranking, Record, Text, Thumb, Turn
+from luthier.core.records import Preference, Ranking, Record, Text
 from luthier.data.contents import answers, prompt, short_hash
 from luthier.data_report.figures import Worst
 from luthier.data_report.texts import Texts
@@ -64,7 +64,7 @@ def _repeated(records: Sequence[Record], texts: Texts) -> Worst:
     rows = []
     for numbers in heapq.nlargest(_SHOWN, several, key=len):
         first = records[numbers[0]]
-        prompts = len({_asked(records[number]) for number in numbers})
+        prompts = len({prompt(records[number]) for number in numbers})
         figure = f"{len(numbers):,} rows, {prompts:,} prompt{'' if prompts == 1 else 's'}"
         rows.append(texts.excerpt(first, figure, _own(first)[0]))
     nothing = "No two rows have the same answer." if having else "These rows have no answers."
@@ -86,29 +86,14 @@ def _faulty(records: Sequence[Record], codes: Mapping[str, Sequence[str]], texts
 
 
 def _with_prompt(answer: str, record: Record) -> str:
-    asked = _asked(record)
+    asked = prompt(record)
     return f"“{answer}” to: {asked}" if asked else answer
 
 
 def _own(record: Record) -> tuple[str, ...]:
     """A record's answers; the best one where there are several to one prompt."""
-    match record:
-        case Preference():
-            return answers(record)[:1]
-        case Thumb(answer=turns) | Ranking(answers=(turns, *_)):
-            return (_text(turns),)
-    return answers(record)
-
-
-def _asked(record: Record) -> str:
-    match record:
-        case Thumb(prompt=turns) | Ranking(prompt=turns):
-            return _text(turns)
-    return prompt(record)
-
-
-def _text(turns: Iterable[Turn]) -> str:
-    return "\n".join(turn.content for turn in turns)
+    several = isinstance(record, Preference | Ranking)
+    return answers(record)[:1] if several else answers(record)
 
 
 def _counted(codes: Iterable[str]) -> Iterable[str]:

@@ -2,25 +2,29 @@
 
 A head on the pooled states of the whole text. One class: ``-log softmax(s)[y]``. Several:
 ``-sum_k y_k log sigmoid(s_k) + (1 - y_k) log(1 - sigmoid(s_k))``, a mean over the classes. A
-number: ``(s - y)^2``. These are the losses of transformers' own classification models.
+number: ``(s - y)^2``. These are the losses of transformers' own classification models. Classes
+may be weighed, and rows that are told well may count less: :mod:`luthier.ops.class_losses`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from luthier.core.codec import Codec, text_segment
-from luthier.core.contracts import Head, HeadedModel, KindConfig, Models
+from luthier.core.contracts import Head, HeadedModel, Models
 from luthier.core.errors import DataError, RecipeError, nearest
 from luthier.core.records import Batch, Example, Labelled, Record
+from luthier.objectives._imbalance import ImbalanceConfig, settle
+from luthier.ops.class_losses import class_losses, label_weights, multi_label_losses
 
 Problem = Literal["single_label", "multi_label", "regression"]
 _KINDS: dict[type, Problem] = {
@@ -32,7 +36,7 @@ _KINDS: dict[type, Problem] = {
 HEAD = "classification"
 
 
-class Config(KindConfig):
+class Config(ImbalanceConfig):
     """Settings of classification."""
 
     kind: str = "classification"
@@ -63,6 +67,11 @@ class Objective:
         self.config = config
         self._index = {name: i for i, name in enumerate(config.classes or ())}
 
+    @cached_property
+    def _weights(self) -> tuple[float, ...] | None:
+        """Of each class, in order, where they differ."""
+        return self.config.weights_of(self.config.classes or ())
+
     @property
     def heads(self) -> tuple[Head, ...]:
         """One output a class, or one for a number."""
@@ -71,6 +80,16 @@ class Objective:
         pooling = None if c.pooling == "auto" else c.pooling
         problem = None if c.problem_type == "auto" else c.problem_type
         return (Head(HEAD, len(labels) or None, pooling, labels, problem),)
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Of one class each."""
+        return (HEAD, "label") if self.config.problem_type == "single_label" else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of their numbers."""
+        return self.config.classes or ()
 
     def settled(self, records: Sequence[Record], known: Sequence[str]) -> Objective:
         """With the problem's type and its classes, as the training rows have them.
@@ -87,6 +106,11 @@ class Objective:
                 f"objective.label_smoothing has no meaning where labels are {problem}",
                 cure="leave it out",
             )
+        if self.config.balances and problem == "regression":
+            raise RecipeError(
+                "objective.class_weights and focal have no meaning where labels are numbers",
+                cure="leave them out",
+            )
         if problem == "regression":
             classes: tuple[str, ...] = ("value",)
         else:
@@ -102,7 +126,10 @@ class Objective:
                     cure="give rows of at least two classes",
                     code="one-class",
                 )
-        settings = {"problem_type": problem, "classes": classes}
+        counts = Counter(name for record in labelled for name in _names(record))
+        several = len(labelled) if problem == "multi_label" else None
+        weights = settle(self.config, {name: counts[name] for name in classes}, several)
+        settings = {"problem_type": problem, "classes": classes, **weights}
         return Objective(self.config.model_copy(update=settings))
 
     def encode(self, record: Record, codec: Codec) -> Example:
@@ -121,8 +148,14 @@ class Objective:
         return examples
 
     def weights(self, batch: Batch) -> dict[str, float]:
-        """Texts."""
-        return {HEAD: float(batch.targets[HEAD]["weight"].sum())}
+        """Texts, each by the weight of its class where it has one."""
+        table = batch.targets[HEAD]
+        weight = table["weight"]
+        if self._weights is not None and self.config.problem_type == "single_label":
+            labels = table["label"].cpu()
+            own = label_weights(labels, torch.tensor(self._weights, dtype=torch.float64))
+            weight = weight.cpu() * own
+        return {HEAD: float(weight.sum())}
 
     def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
         """Sum of the texts' losses."""
@@ -135,15 +168,19 @@ class Objective:
 
     def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Of each text: ``[R, K]`` scores and their labels to ``[R]``."""
-        match self.config.problem_type:
-            case "regression":
-                return (scores[:, 0] - labels.to(scores.dtype)) ** 2
-            case "multi_label":
-                wanted = labels.to(scores.dtype)
-                return F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").mean(1)
-            case _:
-                smoothing = self.config.label_smoothing
-                return F.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing)
+        config = self.config
+        if config.problem_type == "regression":
+            return (scores[:, 0] - labels.to(scores.dtype)) ** 2
+        weights = None if self._weights is None else scores.new_tensor(self._weights)
+        if config.problem_type == "multi_label":
+            return multi_label_losses(scores, labels, positive_weights=weights, gamma=config.focal)
+        return class_losses(
+            scores,
+            labels,
+            class_weights=weights,
+            gamma=config.focal,
+            smoothing=config.label_smoothing,
+        )
 
     def _label(self, record: Labelled) -> npt.NDArray[Any]:
         problem = self.config.problem_type

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from luthier.core.contracts import Objective
 from luthier.core.findings import Code, Finding
-from luthier.core.records import Labelled, Record, Row
+from luthier.core.records import Labelled, Origin, Record
 from luthier.data import contents
 
 #: The split that a model learns from; others are measured on.
@@ -111,13 +111,13 @@ class Seen:
     """A row and what was understood of it.
 
     Attributes:
-        row: as read.
+        origin: where the row stands.
         record: as its format understood it; ``None`` where it did not.
         number: of the row in the pass, from 0.
         split: the name of its split.
     """
 
-    row: Row
+    origin: Origin
     record: Record | None
     number: int
     split: str
@@ -125,7 +125,7 @@ class Seen:
     @property
     def place(self) -> str:
         """``file:line``."""
-        return str(self.row.origin)
+        return str(self.origin)
 
     @cached_property
     def answers(self) -> tuple[str, ...]:

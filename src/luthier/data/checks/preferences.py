@@ -34,8 +34,8 @@ class Check(Base):
         """Which of the two answers is the longer one."""
         if isinstance(seen.record, Preference):
             chosen, rejected = seen.answers
-            self._pairs[seen.row.origin.source] += 1
-            self._longer[seen.row.origin.source] += len(chosen) > len(rejected)
+            self._pairs[seen.origin.source] += 1
+            self._longer[seen.origin.source] += len(chosen) > len(rejected)
         return ()
 
     def close(self) -> Iterable[Finding]:

@@ -36,7 +36,7 @@ class Check(Base):
         if not isinstance(seen.record, Labelled):
             return
         kind = type(seen.record.label)
-        first = self._first.setdefault(seen.row.origin.source, kind)
+        first = self._first.setdefault(seen.origin.source, kind)
         if kind is not first:
             yield SHAPES.at(
                 seen.place, f"the label is {_KINDS[kind]}, in the rows before {_KINDS[first]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -138,6 +139,26 @@ class Check(Base):
                 f" {tokens.codec.max_length:,} tokens: {cut.targets:,} of {learned:,} learned"
                 f" ones ({cut.targets / max(1, learned):.1%}) are lost",
             )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """:func:`judged` for :func:`luthier.data.prepare.encode`.
+
+    Attributes:
+        tokens: how the recipe makes them.
+    """
+
+    tokens: Tokens
+
+    @property
+    def name(self) -> str:
+        """What decides, beside the tokens themselves."""
+        return f"1 {self.tokens.embeddings}"
+
+    def look(self, example: Example) -> Iterable[Finding]:
+        """What an example's ids and targets show."""
+        return judged(example, self.tokens)
 
 
 def judged(example: Example, tokens: Tokens) -> Iterable[Finding]:
