@@ -192,7 +192,8 @@ def _entries(parts: Parts, backend: Backend, data: Data, frozen: _Frozen) -> lis
     weights = trunk_cache.trunk_key(model.module), trunk_cache.shape_key(model.config)
     versions = torch.__version__, transformers.__version__, backend.device.type
     measured = data.total // every(spec.evaluate_every, data.total, data.per_epoch)
-    often = [data.total > data.per_epoch, measured > 1]
+    read = (data.total - 1) * spec.batch_size
+    often = [read >= len(data.train), measured > 1]
     sides = [parts.train, *([parts.validation] if parts.validation else [])]
     found = []
     for (_, encoded), again in zip(sides, often, strict=False):

@@ -41,17 +41,18 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def classed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A sentence encoder's adapter with a head of its own."""
     folder = tmp_path_factory.mktemp("classed")
-    rows = [
-        {"text": text, "label": classifiers.NAMES[i % 3]}
-        for i, text in enumerate(classifiers.TEXTS * 4)
-    ]
-    write_lines(folder / "rows.jsonl", rows)
+    for part, word in (("train", "and"), ("test", "but")):
+        rows = [
+            {"text": f"{text} {word} {i} times", "label": classifiers.NAMES[i % 3]}
+            for i, text in enumerate(classifiers.TEXTS * 4)
+        ]
+        write_lines(folder / f"{part}.jsonl", rows)
     recipe = tiny_recipe(
         folder / "run",
         model=str(classifiers.saved(folder / "bert")),
         method=ADAPTER,
         objective={"kind": "classification", "pooling": "mean"},
-        data={"train": str(folder / "rows.jsonl"), "validation": str(folder / "rows.jsonl")},
+        data={"train": str(folder / "train.jsonl"), "validation": str(folder / "test.jsonl")},
     )
     return luthier.train(recipe, quiet=True)
 
@@ -95,7 +96,7 @@ def test_it_talks_and_it_classifies(spoken: Any, classed: Any) -> None:
     own = load(str(classed.path)).model
     assert own.labels == classifiers.NAMES  # type: ignore[union-attr]
     assert own.pooling == "mean"  # type: ignore[union-attr]
-    texts = list(read_lines(classed.path.parent / "rows.jsonl"))
+    texts = list(read_lines(classed.path.parent / "test.jsonl"))
     made = Classifier.open(str(classed.path)).predict([row["text"] for row in texts])
     right = sum(p.label == row["label"] for p, row in zip(made, texts, strict=True))
     assert right / len(texts) == pytest.approx(after)
