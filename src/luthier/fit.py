@@ -15,7 +15,7 @@ from luthier.core.contracts import LanguageModel
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.engine import checkpoint, probe, recover
+from luthier.engine import checkpoint, probe, rates, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
@@ -154,6 +154,10 @@ def _announce(
 ) -> None:
     trainable, total = count_parameters(parts.loaded.model.module)
     say(f"trainable: {trainable:,} of {total:,} ({trainable / total:.2%})")
+    module = parts.loaded.model.module
+    groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
+    if said := rates.described(groups, peak_rate(parts)):
+        say(f"learning rates: {said}")
     say(
         f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
         f"{choices['token_budget']:,} tokens at most in a micro-batch"

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from luthier.assemble import Parts
 from luthier.core import cache
-from luthier.core.contracts import STATES, DividedModel, HeadedModel, LanguageModel
+from luthier.core.contracts import HeadedModel, LanguageModel
+from luthier.core.contracts_models import STATES, DividedModel
 from luthier.core.records import Batch, Example
 from luthier.core.words import size
 from luthier.data.order import generator
@@ -166,8 +167,9 @@ def _frozen(parts: Parts, data: Data, depth: int) -> _Frozen:
     if {id(example) for example in arranged} - {id(example) for example in examples}:
         return _Frozen(said, why=f"'{objective.config.kind}' makes new examples in every epoch")
     batch = data.collate(examples)
-    [head, *more] = [head.kind for head in objective.heads]
-    if depth == layers and head != "lm" and not more and isinstance(model, HeadedModel):
+    heads = [head.kind for head in objective.heads]
+    if depth == layers and heads != ["lm"] and len(heads) == 1 and isinstance(model, HeadedModel):
+        [head] = heads
         compute = trunk_cache.pooling(model, head)
         why, rows = trunk_cache.obstacle(model.module, compute, batch)
         if why is None:

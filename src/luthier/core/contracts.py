@@ -99,26 +99,6 @@ class HeadedModel(LanguageModel, Protocol):
         ...
 
 
-#: The table that carries what a batch's lowest blocks give: ``state``, one row a token.
-STATES = "trunk"
-
-
-@runtime_checkable
-class DividedModel(LanguageModel, Protocol):
-    """A model whose lowest blocks can be run apart from the others.
-
-    A batch with the table :data:`STATES` brings what they give, and ``hidden`` runs the others.
-    """
-
-    def divide(self, depth: int) -> None:
-        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
-        ...
-
-    def lower(self, batch: Batch) -> Tensor:
-        """What these give: ``[N, H]`` in logical order."""
-        ...
-
-
 class Models(Protocol):
     """The models of a run: the one that learns, its reference, its companions."""
 

@@ -22,7 +22,7 @@ from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example
 from luthier.core.rundir import RunDir
-from luthier.engine import checkpoint, memory, optim
+from luthier.engine import checkpoint, memory, optim, rates
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.recent import Recent
@@ -108,9 +108,8 @@ class Loop:
     def __post_init__(self) -> None:
         module = self.models.policy.module
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self.optimizer = optim.make_optimizer(
-            self.spec, self.method.param_groups(module), self.peak
-        )
+        groups = rates.rated(self.method.param_groups(module), module, self.spec)
+        self.optimizer = optim.make_optimizer(self.spec, groups, self.peak)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
         total = self.data.total
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luthier.core.contracts import STATES
+from luthier.core.contracts_models import STATES
 from luthier.core.records import Batch
 from luthier.models.halves import Halves
 from luthier.ops import attention
