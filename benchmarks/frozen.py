@@ -53,7 +53,7 @@ def main() -> None:
             "batch_size": BATCH,
             "learning_rate": RATE,
             "dropout": 0.0,
-            "precision": "bfloat16",
+            "precision": "float32",
             "seed": 0,
             "threads": 1,
         }

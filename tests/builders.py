@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from luthier.core import kinds
 from luthier.core.records import Conversation, Example, Origin, Segment, Turn, causal_example
 from luthier.data.template import TokenizerCodec
 from luthier.models.tokenizer import train_tokenizer
@@ -167,6 +168,16 @@ def tokenizer() -> Any:
 def codec(max_length: int = 128, **settings: Any) -> TokenizerCodec:
     """The codec around :func:`tokenizer`."""
     return TokenizerCodec(tokenizer(), max_length=max_length, **settings)
+
+
+def settings(folder: str, kind: str) -> dict[str, Any]:
+    """A kind with what it cannot do without: a field's example, or else the name of a model."""
+    fields = kinds.module(folder, kind).Config.model_fields
+    needed = {name: field for name, field in fields.items() if field.is_required()}
+    found = {
+        n: field.examples[0] if field.examples else "builtin:nano" for n, field in needed.items()
+    }
+    return {"kind": kind, **found}
 
 
 def conversations(count: int = 6, turns: int = 1) -> list[Conversation]:

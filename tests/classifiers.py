@@ -66,7 +66,7 @@ def own(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
 
     torch.manual_seed(0)
     module = AutoModelForSequenceClassification.from_config(config(name, **changes), dtype=dtype)
-    _louder(module)
+    louder(module)
     module.head_names = head_modules(module, ())
     return module.eval()
 
@@ -80,7 +80,7 @@ def pooled(
     torch.manual_seed(0)
     trunk = AutoModel.from_config(config(name, classes, **changes), dtype=dtype)
     module = PooledClassifier(trunk, classes, pooling).to(dtype)
-    _louder(module)
+    louder(module)
     return module.eval()
 
 
@@ -114,7 +114,8 @@ def saved(folder: Path, name: str = "bert", **changes: Any) -> Path:
     return folder
 
 
-def _louder(module: Any) -> None:
+def louder(module: Any) -> None:
+    """Makes weights large enough for everything to matter."""
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 2:

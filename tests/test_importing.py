@@ -123,8 +123,11 @@ datasets:
   - {path: json, data_files: [a.json, b.json]}
 """
     said, recipe = made(tmp_path, text)
-    assert recipe["data"]["train"] == ["owner/rows:validation", "a.json", "b.json"]
-    assert recipe["data"]["columns"] == {"instruction": "question", "output": "reply"}
+    columns = {"instruction": "question", "output": "reply"}
+    assert recipe["data"]["mixture"] == [
+        {"source": "owner/rows:validation", "columns": columns},
+        {"source": ["a.json", "b.json"]},
+    ]
     assert recipe["data"]["validation"] == 0
     assert recipe["method"] == "full"
     assert "datasets.format: {instruction}" in said
@@ -156,6 +159,37 @@ def test_llama_factory(tmp_path: Path) -> None:
     for lost in ("lr_scheduler_type: cosine_with_restarts", "neftune_noise_alpha: 5"):
         assert lost in said
     recipes.load(recipe)
+
+
+def test_data_sets_that_are_read_alike_are_one_list(tmp_path: Path) -> None:
+    text = "base_model: m\ndatasets: [{path: a.json, type: alpaca}, {path: b.json, type: alpaca}]\n"
+    data = made(tmp_path, text)[1]["data"]
+    assert (data["train"], data["format"]) == (["a.json", "b.json"], "instruction")
+
+
+def test_interleaved_data_sets_are_a_mixture(tmp_path: Path) -> None:
+    """Its probabilities are shares of an epoch, which ends where theirs does."""
+    (tmp_path / "data").mkdir()
+    listed = {"mine": {"file_name": "mine.json", "columns": {"prompt": "q"}}}
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(listed))
+    two = FACTORY.replace("dataset: mine", "dataset: mine, other.json")
+    over = two + "mix_strategy: interleave_over\ninterleave_probs: 0.1,0.3\n"
+    said, recipe = made(tmp_path, over)
+    mine = {"source": str(tmp_path / "data" / "mine.json"), "share": 0.25}
+    assert recipe["data"]["mixture"] == [
+        {**mine, "columns": {"instruction": "q"}},
+        {"source": "other.json", "share": pytest.approx(0.75)},
+    ]
+    assert recipe["data"]["epoch_length"] == "all_exhausted"
+    assert "exactly these shares" in said
+    recipes.load(recipe)
+    under = made(tmp_path, two + "mix_strategy: interleave_under\n")[1]["data"]
+    assert [entry["share"] for entry in under["mixture"]] == [0.5, 0.5]
+    assert under["epoch_length"] == "first_exhausted"
+    assert "interleave_probs: [0.1" in made(tmp_path, two + "interleave_probs: 0.1,0.3\n")[0]
+    held = made(tmp_path, two + "eval_dataset: mine\n")[1]["data"]
+    assert held["columns"] == {"instruction": "q"}
+    assert [entry["columns"] for entry in held["mixture"]] == [{"instruction": "q"}, {}]
 
 
 def test_a_data_set_that_is_not_listed_is_said(tmp_path: Path) -> None:

@@ -45,10 +45,28 @@ def test_each_step_has_the_loss_that_trainer_has(decay: float, tmp_path: Path) -
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def _luthier(base: Path, output: Path, decay: float) -> list[float]:
+def test_each_step_has_the_loss_that_trainer_has_with_weights_of_classes(tmp_path: Path) -> None:
+    """Torch's weighted mean, though each of our steps is cut into several micro-batches."""
+    base, weights = classifiers.saved(tmp_path / "base"), {"bad": 3.0, "fair": 1.0, "good": 0.25}
+    ours = _luthier(base, tmp_path / "run", 0.0, token_budget=64, class_weights=weights)
+    theirs = _trainer(base, tmp_path / "t", 0.0, [weights[name] for name in classifiers.NAMES])
+    assert ours[-1] < 0.8 * ours[0]
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    plain = _luthier(base, tmp_path / "plain", 0.0)
+    assert ours != pytest.approx(plain, rel=1e-2)
+
+
+def _luthier(
+    base: Path,
+    output: Path,
+    decay: float,
+    token_budget: int | str = "auto",
+    **objective: Any,
+) -> list[float]:
     recipe = {
         "model": {"name": str(base), "dropout": 0.0},
-        "objective": "classification",  # with BERT's own pooling, and so its own head
+        # with BERT's own pooling, and so its own head
+        "objective": {"kind": "classification", **objective},
         "method": "full",
         "data": {
             "train": [{"text": row.text, "label": row.label} for row in ROWS],
@@ -68,6 +86,7 @@ def _luthier(base: Path, output: Path, decay: float) -> list[float]:
             "threads": 1,
             "seed": SEED,
             "log_every": 1,
+            "token_budget": token_budget,
             "trackers": [],
         },
         "output": str(output),
@@ -76,7 +95,9 @@ def _luthier(base: Path, output: Path, decay: float) -> list[float]:
     return [event["loss"] for event in run.events if event["kind"] == "step"]
 
 
-def _trainer(base: Path, output: Path, decay: float) -> list[float]:
+def _trainer(
+    base: Path, output: Path, decay: float, weights: list[float] | None = None
+) -> list[float]:
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -115,11 +136,19 @@ def _trainer(base: Path, output: Path, decay: float) -> list[float]:
     )
     names = classifiers.NAMES
     rows = [{**tokenizer(row.text), "labels": names.index(str(row.label))} for row in ROWS]
+    own = None
+    if weights is not None:
+        mean = torch.nn.CrossEntropyLoss(weight=torch.tensor(weights))
+
+        def own(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+            return mean(outputs.logits, labels)
+
     Noted(
         model=model,
         args=arguments,
         train_dataset=rows,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
+        compute_loss_func=own,
     ).train()
     return losses

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import kinds
-from luthier.core.recipe import DataSpec, EvaluationSpec, ModelSpec, Recipe, TrainingSpec
+from luthier.core.generators import GeneratorSpec
+from luthier.core.recipe import (
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    Recipe,
+    RetainSpec,
+    TrainingSpec,
+)
+from luthier.core.recipe_parts import SubsetSpec
+from luthier.core.recipe_sources import SourceSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -37,8 +47,11 @@ def page() -> str:
     for name, model in (
         ("model", ModelSpec),
         ("data", DataSpec),
+        ("data.mixture", SourceSpec),
+        ("data.subset", SubsetSpec),
         ("training", TrainingSpec),
         ("evaluation", EvaluationSpec),
+        ("retain", RetainSpec),
     ):
         parts.append(_section(f"`{name}`", (model.__doc__ or "").split("\n")[0], model))
     for folder, title in (
@@ -46,8 +59,13 @@ def page() -> str:
         ("methods", "Methods"),
         ("metrics", "Metrics"),
         ("data/formats", "Formats"),
+        ("data/cleaners", "Cleaners"),
+        ("data/augmenters", "Augmenters"),
     ):
         parts.append(_kinds(folder, title))
+    parts.append(
+        _section("A `generator`", (GeneratorSpec.__doc__ or "").split("\n")[0], GeneratorSpec)
+    )
     return "\n".join(parts).replace("``", "`")
 
 
@@ -82,7 +100,7 @@ def _default(field: Any) -> str:
         return "unset"
     if hasattr(value, "model_dump"):
         return "see below"
-    return f"`{value}`"
+    return f"`{value}`".replace("\n", "\\n")
 
 
 def _descriptions(model: Any) -> dict[str, str]:

@@ -17,16 +17,18 @@ _LAZY = {
     "evaluate": "luthier.run",
     "Run": "luthier.run",
     "load": "luthier.models.load",
+    "open": "luthier.opening",
     "UserError": "luthier.core.errors",
     "Recipe": "luthier.core.recipe",
 }
 
-__all__ = ["Recipe", "Run", "UserError", "__version__", "evaluate", "load", "train"]
+__all__ = ["Recipe", "Run", "UserError", "__version__", "evaluate", "load", "open", "train"]
 
 if TYPE_CHECKING:
     from luthier.core.errors import UserError
     from luthier.core.recipe import Recipe
     from luthier.models.load import load
+    from luthier.opening import open  # noqa: A004 - asked for as luthier.open
     from luthier.run import Run, evaluate, train
 
 

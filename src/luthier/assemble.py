@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from luthier import answers, companions
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Answered, Method, Objective, Settling
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
-from luthier.data.mixture import Drawing, balanced, drawing
-from luthier.data.order import Pool
+from luthier.data.mixture import balanced, drawing
+from luthier.data.order import generator
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
+from luthier.data_models import OpenedModels
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -30,8 +33,13 @@ from luthier.models.load import (
     tokenizer_at,
 )
 from luthier.models.tokenizer import train_tokenizer
+from luthier.objectives._pulled import Pulled
+from luthier.retaining import Drawn, Retained, replayed, retained
 
 Say = Callable[[str], None]
+
+#: In the key of the generator that arranges held-out examples; no epoch is.
+_HELD_OUT = 2**31
 
 
 #: What the template path counts, in words.
@@ -45,6 +53,15 @@ TEMPLATE_EVENTS = {
     "thinking_dropped": "thinking parts left out",
     "thinking_masked": "thinking parts read and not learned",
     "spurious_space": "answers where the tokenizer adds a space",
+    "words_unseen": "words of which the tokenizer leaves nothing",
+}
+
+
+#: Kind of head -> what a model with it is, and the objective for it.
+_OTHERS = {
+    "classification": ("a classifier", "classification"),
+    "token_classification": ("a classifier of tokens", "token_classification"),
+    "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 
 
@@ -61,6 +78,8 @@ class Parts:
         train: training records and examples.
         validation: held-out ones, or ``None``.
         drawing: what an epoch draws, and its pools, where that is not every example once.
+        retained: old rows that the run must not forget.
+        companions: teachers and the like, without their weights.
     """
 
     recipe: Recipe
@@ -70,7 +89,9 @@ class Parts:
     codec: TokenizerCodec
     train: tuple[Part, Encoded]
     validation: tuple[Part, Encoded] | None
-    drawing: tuple[Drawing, tuple[Pool, ...]] | None = None
+    drawing: Drawn | None = None
+    retained: Retained | None = None
+    companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
 def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
@@ -86,37 +107,65 @@ def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
-    parts = read_parts(recipe.data, objective, recipe.training.seed, say)
+    models = OpenedModels(recipe.training.device)
+    first, second = read_parts(recipe.data, objective, recipe.training.seed, say, models)
     if vetting:
-        vetted(recipe, parts, say)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(parts[0].records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
+        vetted(recipe, (first, second), say)
+    recipe, objective = settled(recipe, objective, first)
     if recipe.data.balance is not None:
         balanced(objective)  # refuses before weights load
-    loaded = load_model(recipe, objective, parts[0], say)
+    seen = companions.look(recipe, objective)
+    if isinstance(objective, Answered):
+        first = answers.answer(first, objective, recipe.training.device, say)
+    loaded = load_model(recipe, objective, first, say)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     for line in (*loaded.said, *codec.said):
         say(line)
     train, held = (
         (part, encoded(recipe, part, objective, loaded, codec, say if vetting else None))
         if part
         else None
-        for part in parts
+        for part in (first, second)
     )
     assert train is not None
     for name, pair in (("train", train), ("validation", held)):
         if pair is not None:
-            say(describe(name, pair[1].counts, "labels" if loaded.head else "of them learned"))
+            say(describe(name, pair[1].counts, noun(objective)))
     drawn = drawing(recipe.data, objective, train[0], train[1].examples)
+    kept = retained(recipe, objective, codec, say)
+    if kept and kept.replayed and recipe.retain:
+        old = kept.replayed[1].examples
+        joined, drawn = replayed(train[1].examples, drawn, old, recipe.retain.replay)
+        train = (train[0], replace(train[1], examples=joined))
     for line in drawn[0].lines() if drawn else ():
         say(line)
-    return Parts(recipe, objective, method, loaded, codec, train, held, drawn)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept, seen)
+
+
+def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
+    """Both with what only the rows, or the models that exist, can say (a classifier's classes).
+
+    Where the recipe asks for a pull towards the start, the objective has it from here on.
+
+    Raises:
+        UserError: no such model, or records that the objective cannot settle on.
+    """
+    if recipe.retain is not None and recipe.retain.kl:
+        kept: Any = Pulled(objective, recipe.model.name, recipe.retain.kl)
+        return recipe, kept
+    if not isinstance(objective, Settling):
+        return recipe, objective
+    known = companions.labels_of(objective)
+    if not known and (head := known_head(recipe.model)) is not None:
+        known = head.labels
+    made = objective.settled(part.records, known)
+    return recipe.model_copy(update={"objective": made.config}), made
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
-    """Checks a run's records as ``data.check`` says.
+    """Checks a run's records as ``data.check`` says; those that were made are left out.
 
     Raises:
         DataError: they have errors, and the recipe does not say to go on.
@@ -125,7 +174,7 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(*parts, share, classes), spec.check, say)
+        settle(vet(parts[0].real, parts[1], share, classes), spec.check, say)
 
 
 def encoded(
@@ -151,6 +200,31 @@ def encoded(
     return made
 
 
+def noun(objective: Objective) -> str:
+    """What the targets of an objective are, where its data are described."""
+    kinds_of_head = {head.kind for head in objective.heads}
+    if "lm" in kinds_of_head:
+        return "of them learned"
+    return "of them to be hidden in turn" if "masked_lm" in kinds_of_head else "labels"
+
+
+def held_out(parts: Parts) -> Sequence[Example]:
+    """The held-out examples as every measurement sees them: arranged once."""
+    if parts.validation is None:
+        return []
+    return arranged_once(parts.objective, parts.validation[1].examples, parts.recipe.training.seed)
+
+
+def arranged_once(
+    objective: Objective, examples: Sequence[Example], seed: int
+) -> Sequence[Example]:
+    """Examples arranged by a generator of their own; as they are where nothing is to change."""
+    first = list(examples[:1])
+    if objective.arrange(first, generator(seed, _HELD_OUT)) is first:
+        return examples
+    return list(objective.arrange(list(examples), generator(seed, _HELD_OUT)))
+
+
 def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say) -> Loaded:
     """The recipe's model, pretrained or from scratch (with a tokenizer from ``part``'s text).
 
@@ -162,9 +236,10 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     if recipe.model.architecture is None:
         loaded = load(recipe.model, head=own[0] if own else None, seed=recipe.training.seed)
         if loaded.head is not None and not own:
+            what, cure = _OTHERS.get(loaded.head.kind, _OTHERS["classification"])
             raise RecipeError(
-                f"'{recipe.model.name}' is a classifier, and '{kind}' learns with a language model",
-                cure="name a language model, or set objective: classification",
+                f"'{recipe.model.name}' is {what}, and '{kind}' learns with a language model",
+                cure=f"name a language model, or set objective: {cure}",
             )
         return loaded
     if own:
@@ -226,6 +301,8 @@ def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -
         f"{name}: {counts['rows']:,} rows, {counts['examples']:,} examples, "
         f"{counts['tokens']:,} tokens, {counts['targets']:,} {noun}"
     )
+    if made := sum(step["made"] for step in counts.get("augmented", {}).values()):
+        line += f"; {made:,} of the rows made by data.augment"
     cut = counts["cut"]
     if cut["windows"]:
         line += f"; {cut['examples']:,} long documents divided into {cut['windows']:,} windows"

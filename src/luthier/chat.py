@@ -42,8 +42,9 @@ class Chat:
         model = loaded.model
         if not isinstance(model, CausalModel):
             raise RecipeError(
-                f"'{loaded.name}' is a classifier: it does not talk",
-                cure="luthier.classify.Classifier.open(name).predict([text])",
+                f"'{loaded.name}' is no language model: it does not talk",
+                cure="luthier.classify.Classifier.open(name).predict([text]), or "
+                "luthier.tag.Tagger where it tags words",
             )
         note = note or {}
         self.has_template = bool(loaded.tokenizer.chat_template)
@@ -52,11 +53,10 @@ class Chat:
         self._codec = TokenizerCodec(
             loaded.tokenizer, system=note.get("system", "keep"), max_length=loaded.context
         )
-        own = model.base.generation_config.eos_token_id
         ends = {
             *self._codec.end_tokens,
             *note.get("end_tokens", ()),
-            *(own if isinstance(own, list) else [] if own is None else [own]),
+            *model.end_tokens,
         }
         self._eos = loaded.tokenizer.eos_token_id
         self._sampler = Sampler(model.generating, loaded.tokenizer, sorted(ends), loaded.context)

@@ -8,17 +8,20 @@ from typing import Any
 
 import torch
 
-from luthier.assemble import Parts
-from luthier.core.contracts import LanguageModel
+from luthier.assemble import Parts, held_out
+from luthier.companions import Asking
+from luthier.core.contracts import FrozenColumns, LanguageModel
+from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
 from luthier.data.order import Order, generator, total_steps
+from luthier.data.store import ExampleStore
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
 from luthier.frozen import Outputs, outputs
 from luthier.models.load import count_parameters
 from luthier.models.plan import Plan, make_plan
-from luthier.ops import anatomy
+from luthier.ops import anatomy, bottleneck
 
 Say = Callable[[str], None]
 
@@ -42,6 +45,8 @@ def feed(
     if parts.objective.needs_reference:
         parts.method.keep_start(module)
     data = _data(parts, backend, plan)
+    if isinstance(parts.objective, FrozenColumns):
+        data = _with_columns(parts, backend, data, say)
     kept = outputs(parts, backend, data, choices, say)
     _compile(parts, 0 if kept is None else parts.method.frozen_depth(module))
     if kept is None:
@@ -50,10 +55,28 @@ def feed(
     return replace(data, step=steps, validation=kept.validation(data.validation)), kept.policy
 
 
+def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
+    """The same with the columns that the steps do not change."""
+    asking = Asking(
+        parts.objective,
+        parts.method,
+        parts.loaded.model,
+        parts.companions,
+        backend,
+        data.collate,
+        say,
+    )
+    change = asking.answered
+    sides = [change(s) if isinstance(s, ExampleStore) else s for s in (data.train, data.validation)]
+    train, held = sides
+    return replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
+
+
 def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
+    _refuse_adapter(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     trunk: Any = parts.loaded.model.trunk
@@ -69,6 +92,23 @@ def _compile(parts: Parts, first: int) -> None:
     if parts.recipe.training.compile:
         for layer in anatomy.blocks(parts.loaded.model.module)[first:]:
             layer.compile(dynamic=True)
+
+
+def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
+    """An adapter names the model that it sits on, and no name means some of a model's layers.
+
+    Raises:
+        RecipeError: an adapter on a model that ``model.layers`` made.
+    """
+    inner = getattr(module, "trunk", module)
+    adapted = hasattr(inner, "peft_config") or bottleneck.has_adapters(module)
+    if parts.recipe.model.layers is not None and adapted:
+        raise RecipeError(
+            "model.layers makes a model that only this run has, and an adapter is nothing without "
+            "its base",
+            cure="method: full; an adapter can start from that run's result",
+            code="pairing",
+        )
 
 
 def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
@@ -97,7 +137,7 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
 def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     spec = parts.recipe.training
     examples = parts.train[1].examples
-    held = parts.validation[1].examples if parts.validation else []
+    held = held_out(parts)
     order = _order(parts)
     total = total_steps(order.count, spec.batch_size, spec.epochs, spec.max_steps)
     step = _steps(parts, examples, order)

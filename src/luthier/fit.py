@@ -184,11 +184,17 @@ def fingerprints(parts: Parts) -> dict[str, str]:
     files = content.fingerprint(name) if name else None
     return {
         **({_FILES: files} if files else {}),
+        **(
+            {"model.layers": cache.key(plain["model"]["layers"])}
+            if parts.recipe.model.layers
+            else {}
+        ),
         "model": cache.key(plain["model"]),
         "objective": cache.key(plain["objective"]),
         "method": cache.key(plain["method"]),
         "training data": parts.train[0].fingerprint,
         "validation data": held,
+        **_old_rows(parts),
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
         **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
         **{
@@ -196,6 +202,15 @@ def fingerprints(parts: Parts) -> dict[str, str]:
             for name in ("batch_size", "optimizer", "betas", "weight_decay", "seed", "clip_norm")
         },
     }
+
+
+def _old_rows(parts: Parts) -> dict[str, str]:
+    """What of ``retain`` decides the steps."""
+    spec, kept = parts.recipe.retain, parts.retained
+    if spec is None or kept is None or not (spec.replay or spec.kl):
+        return {}
+    rows = kept.replayed[0].fingerprint if kept.replayed else ""
+    return {"retained rows": cache.key(rows, spec.replay, spec.kl)}
 
 
 def _probe(parts: Parts) -> dict[str, Any]:

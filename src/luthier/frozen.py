@@ -147,7 +147,8 @@ def outputs(
         made = [_filled(parts, data, frozen, choices, entry) for entry in entries]
     cache.trim()
     assert frozen.policy is not None
-    return Outputs(frozen.policy, made[0], made[1] if len(made) > 1 else None)
+    sides = {id(entry.store): kept for entry, kept in zip(entries, made, strict=True)}
+    return Outputs(frozen.policy, *(sides.get(id(s)) for s in (data.train, data.validation)))
 
 
 def _decide(choices: dict[str, Any], now: str, say: Say) -> None:
@@ -194,19 +195,18 @@ def _entries(parts: Parts, backend: Backend, data: Data, frozen: _Frozen) -> lis
     weights = trunk_cache.trunk_key(model.module), trunk_cache.shape_key(model.config)
     versions = torch.__version__, transformers.__version__, backend.device.type
     measured = data.total // every(spec.evaluate_every, data.total, data.per_epoch)
-    read = (data.total - 1) * spec.batch_size
-    often = [read >= len(data.train), measured > 1]
-    sides = [parts.train, *([parts.validation] if parts.validation else [])]
+    often = [(data.total - 1) * spec.batch_size >= len(data.train), measured > 1]
+    pooled = frozen.table != STATES
     found = []
-    for (_, encoded), again in zip(sides, often, strict=False):
-        store = encoded.examples
+    for store, again in zip((data.train, data.validation), often, strict=True):
+        if not isinstance(store, ExampleStore):  # none, or arranged for this run alone
+            continue
         tokens = hashlib.sha256()
         for name in sorted(store.arrays):
-            if name.startswith(_READ):
+            if name.startswith(_READ) or (pooled and name == f"{frozen.table}.position"):
                 tokens.update(np.ascontiguousarray(store.arrays[name]).data)
-        name = cache.key(*weights, *versions, tokens.hexdigest(), backend.precision, *frozen.detail)
-        place = cache.place("trunks", name)
-        pooled = frozen.table != STATES
+        key = cache.key(*weights, *versions, tokens.hexdigest(), backend.precision, *frozen.detail)
+        place = cache.place("trunks", key)
         ends = store.arrays[f"rows.{frozen.table}"] if pooled else np.cumsum(store.sizes)
         found.append(_Entry(store, ends, place, again or pooled or place.is_dir()))
     return found

@@ -171,8 +171,14 @@ def inspect(recipe: Recipe, *, rows: int = 3, everything: bool = False) -> list[
 
 
 def learned(example: Example) -> npt.NDArray[np.bool_]:
-    """Which of an example's tokens the ``lm`` table learns, in the order of its segments."""
+    """Which of an example's tokens are learned, in the order of its segments.
+
+    Rows of the ``lm`` table stand before the tokens that they predict, those of others at them.
+    """
     marks = np.zeros(example.size, dtype=bool)
+    for name, table in example.targets.items():
+        if name != "lm" and "position" in table:
+            marks[table["position"]] = True
     starts = example.starts()
     ends = [start + len(s.tokens) for start, s in zip(starts, example.segments, strict=True)]
     children: dict[int, list[int]] = {}
@@ -180,10 +186,10 @@ def learned(example: Example) -> npt.NDArray[np.bool_]:
         if segment.parent is not None:
             children.setdefault(ends[segment.parent] - 1, []).append(start)
     tokens = np.concatenate([segment.tokens for segment in example.segments])
-    table = example.targets.get("lm")
-    if table is None:
+    lm = example.targets.get("lm")
+    if lm is None:
         return marks
-    for position, token in zip(table["position"].tolist(), table["token"].tolist(), strict=True):
+    for position, token in zip(lm["position"].tolist(), lm["token"].tolist(), strict=True):
         nexts = children.get(position, []) if position + 1 in ends else [position + 1]
         for place in nexts:
             if tokens[place] == token:

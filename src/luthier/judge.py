@@ -6,17 +6,20 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
-from luthier.assemble import Parts, load_model
+from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
+from luthier.core.words import many
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
+from luthier.evaluation.masking import score_masked
 from luthier.evaluation.measure import (
     likeliest,
     measure,
@@ -27,25 +30,40 @@ from luthier.evaluation.measure import (
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.statistics import compare
+from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load, save_note
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model's scores: of every held-out example, every answered prompt, the user's own."""
+    """One model's scores: of every held-out example, every answered prompt, the user's own.
+
+    And of the old rows that the run must not forget.
+    """
 
     held: list[Scored]
     answers: list[Scored]
     own: list[Scored]
+    old: list[Scored] = field(default_factory=list)
 
     @property
     def scored(self) -> list[Scored]:
         """All of them, in an order that both sides share."""
         return [*self.held, *self.answers]
+
+    def of(self, files: AbstractSet[str]) -> Side:
+        """Those of some files alone, the user's own left out."""
+        held, answers = (
+            [each for each in scored if each.origin.source in files]
+            for scored in (self.held, self.answers)
+        )
+        return Side(held, answers, [])
 
 
 def save_result(parts: Parts, folder: RunDir) -> None:
@@ -81,7 +99,7 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
     start = time.perf_counter()
     recipe = parts.recipe
     prepare_host(recipe.training.threads)
-    if parts.validation:
+    if parts.validation or parts.retained:
         examples, records = _held_out(parts)
         own = _own_texts(parts, say)
         sides: dict[str, Side] = {}
@@ -94,8 +112,18 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         say("measuring the model after")
         sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
         figures = compared(recipe.evaluation, _metric_configs(parts), sides)
-        _write(folder, parts, sides, figures, time.perf_counter() - start)
+        apart, old = by_source(parts, sides), _forgotten(parts, sides)
+        more = {"sources": apart, "retained": old}
+        _write(folder, parts, sides, figures, more, time.perf_counter() - start)
         for line in table(figures):
+            say(line)
+        for name, source in apart.items():
+            say(f"of these, {many(source['rows'], 'row')} of {name}")
+            for line in table(source["metrics"])[1:]:
+                say(line)
+        if old:
+            say(f"on {old['rows']:,} old rows (retain):")
+        for line in table(old["metrics"]) if old else ():
             say(line)
     report.write(folder, finishing=True)
     card.write(folder)
@@ -124,6 +152,22 @@ def compared(
     return figures
 
 
+def by_source(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+    """Rows and figures of each source of a mixture, where several are held out."""
+    mixed = parts.validation[0].mixed if parts.validation else {}
+    if len(set(mixed.values())) < 2:
+        return {}
+    spec = parts.recipe
+    found: dict[str, dict[str, Any]] = {}
+    for number, entry in enumerate(spec.data.mixture or ()):
+        files = {file for file, place in mixed.items() if place == number}
+        own = {name: side.of(files) for name, side in sides.items()}
+        if rows := {scored.origin for scored in own["after"].held}:
+            figures = compared(spec.evaluation, _metric_configs(parts), own)
+            found[entry.name(number)] = {"rows": len(rows), "metrics": figures}
+    return found
+
+
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The figures as lines of text under 80 columns."""
     wide = max([14, *map(len, figures)]) + 1
@@ -143,11 +187,22 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _forgotten(parts: Parts, sides: Mapping[str, Side]) -> dict[str, Any] | None:
+    """The figures on old rows, before and after."""
+    if parts.retained is None:
+        return None
+    configs = [kinds.config("metrics", name) for name in parts.retained.objective.metrics]
+    old = {name: Side(side.old, [], []) for name, side in sides.items()}
+    rows = len({scored.origin for scored in old["after"].held})
+    return {"rows": rows, "metrics": compared(parts.recipe.evaluation, configs, old)}
+
+
 def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
-    assert parts.validation is not None
-    part, encoded = parts.validation
+    if parts.validation is None:
+        return [], []
+    part, _ = parts.validation
     limit = parts.recipe.evaluation.rows
-    examples = encoded.examples
+    examples = held_out(parts)
     records = list(part.records[:limit])
     if limit is None:
         return list(examples), records
@@ -157,9 +212,15 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
 
 def _own_texts(parts: Parts, say: Say) -> list[Example]:
     """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
+    prompts = parts.recipe.evaluation.prompts
+    if isinstance(parts.loaded.model, MaskedModel):
+        if prompts:
+            say("evaluation.prompts: without effect, a masked language model answers nothing")
+        return []
     if parts.loaded.head is None:
         return []
-    own, notices = text_examples(parts.recipe.evaluation.prompts, parts.codec)
+    make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
+    own, notices = make(prompts, parts.codec)
     for line in notices:
         say(f"evaluation.prompts: {line}")
     return own
@@ -173,21 +234,39 @@ def _side(
     own: Sequence[Example],
 ) -> Side:
     spec = parts.recipe.evaluation
-    if isinstance(loaded.model, ClassifierModel):
+    model = loaded.model
+    kept, known = _retained(parts)
+    if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
-        held = score_classes(loaded.model, examples, [texts[e.origin] for e in examples])
-        return Side(held, [], score_classes(loaded.model, own, spec.prompts) if own else [])
-    losses = score_losses(loaded.model, examples, parts.codec)
+        held = score_classes(model, examples, [texts[e.origin] for e in examples])
+        said = score_classes(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_classes(model, kept) if kept else [])
+    if isinstance(model, TaggerModel):
+        held = score_tags(model, examples, records)
+        said = score_texts(model, own, spec.prompts) if own else []
+        return Side(held, [], said, score_tags(model, kept, known) if kept else [])
+    if isinstance(model, MaskedModel):
+        held = score_masked(model, examples, parts.codec, spec.samples)
+        return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
+    losses = score_losses(model, examples, parts.codec)
+    old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(
-        loaded.model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context
-    )
+    sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
     sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
-    return Side(losses, answers, score_answers(sampler, asked, sampling))
+    return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
+    """The old rows that are measured, in tokens and as they are; none where there are none."""
+    if parts.retained is None:
+        return [], ()
+    part, encoded = parts.retained.held
+    seed = parts.recipe.training.seed
+    return list(arranged_once(parts.retained.objective, encoded.examples, seed)), part.records
 
 
 def _metric_configs(parts: Parts) -> list[Any]:
@@ -207,15 +286,18 @@ def _write(
     parts: Parts,
     sides: Mapping[str, Side],
     figures: Mapping[str, Any],
+    more: Mapping[str, Any],
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
     rows = len({scored.origin for scored in after.held})
-    said = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
-    head = parts.loaded.head
-    if head is not None:
-        names = head.labels
-        said["classes"] = class_figures(names, before.held if before else None, after.held)
+    said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
+    said |= {name: value for name, value in more.items() if value}
+    model, earlier = parts.loaded.model, before.held if before else None
+    if isinstance(model, ClassifierModel):
+        said["classes"] = class_figures(model.labels, earlier, after.held)
+    if isinstance(model, TaggerModel):
+        said["entities"] = entity_figures(model.labels, earlier, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
@@ -260,6 +342,9 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["tokens"] = len(item.losses)
                 line["bytes"] = item.bytes
                 line["correct"] = int(item.correct.sum())
+            if item.said_spans is not None:
+                line["entities"] = [list(astuple(each)) for each in item.spans or ()]
+                line["predicted"] = [list(astuple(each)) for each in item.said_spans]
             lines.append(line)
     return lines
 

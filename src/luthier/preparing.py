@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.assemble import describe, encoded, vetted
+from luthier.assemble import describe, encoded, noun, vetted
 from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
 from luthier.data.mixture import drawing
@@ -57,9 +57,7 @@ def _prepared(seen: Preview, output: Path | None) -> Prepared:
     for name, part in _sides(seen):
         made = encoded(seen.recipe, part, seen.objective, seen.loaded, seen.codec, said.append)
         counts[name] = made.counts
-        said.append(
-            describe(name, made.counts, "labels" if seen.loaded.head else "of them learned")
-        )
+        said.append(describe(name, made.counts, noun(seen.objective)))
         if name == "train" and (
             drawn := drawing(seen.recipe.data, seen.objective, part, made.examples)
         ):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from luthier.assemble import make_codec, scratch_tokenizer
+from luthier import companions
+from luthier.assemble import make_codec, scratch_tokenizer, settled
 from luthier.core import kinds
-from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts import Answered, Objective
+from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
 from luthier.core.recipe import Recipe
 from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
-from luthier.models.load import Loaded, known_head
+from luthier.data_models import OpenedModels
+from luthier.models.load import Loaded
 from luthier.models.skeleton import skeleton
 
 
@@ -70,18 +74,26 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     said: list[str] = []
     if recipe.model.architecture is not None and tokenizer is None:
         tokenizer = scratch_tokenizer(recipe.model, train, said.append)
-    if isinstance(objective, Settling):
-        known = known_head(recipe.model)
-        objective = objective.settled(train.records, known.labels if known else ())
-        recipe = recipe.model_copy(update={"objective": objective.config})
+    recipe, objective = settled(recipe, objective, train)
     if recipe.data.balance is not None:
         balanced(objective)
+    seen = companions.look(recipe, objective)
+    said += [each.words for each in seen.values()]
+    if isinstance(objective, Answered):
+        said.append(f"'{objective.answerer}' will answer the training prompts; here are the rows'")
     head = next((each for each in objective.heads if each.kind != "lm"), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)
+    if isinstance(objective, Tokenized):
+        objective = objective.with_codec(codec)
     said += [*loaded.said, *codec.said]
     policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
     return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
+
+
+def _aloud(line: str) -> None:
+    """What is said of a preview is said when it is done; what leaves the machine, before."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _read(
@@ -89,14 +101,15 @@ def _read(
 ) -> tuple[tuple[Part, Part | None], list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
     spec, seed = recipe.data, recipe.training.seed
+    models = OpenedModels(recipe.training.device, aloud=_aloud)
     try:
-        return read_parts(spec, objective, seed, said.append), []
+        return read_parts(spec, objective, seed, said.append, models), []
     except DataError as error:
         if spec.malformed == "skip":
             raise
         said.clear()
         lenient = spec.model_copy(update={"malformed": "skip"})
         try:
-            return read_parts(lenient, objective, seed, said.append), list(error.faults)
+            return read_parts(lenient, objective, seed, said.append, models), list(error.faults)
         except DataError:
             raise error from None

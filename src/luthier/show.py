@@ -8,6 +8,7 @@ from typing import Any
 
 from luthier.core.codec import Codec
 from luthier.core.errors import DataError, RecipeError
+from luthier.core.marks import mark
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example, Record, Segment
 from luthier.data.prepare import fitting
@@ -145,6 +146,7 @@ def _found(seen: Preview, row: str | None) -> tuple[str, Record]:
     every = [(side, record) for side, records in sides for record in records]
     here = [each for each in every if _named(each[1].origin.source, name)]
     found = [each for each in here if each[1].origin.line == int(number)]
+    found = [each for each in found if not mark(each[1].origin)] or found  # by name alone
     sources = sorted({record.origin.source for _, record in found})
     if len(sources) > 1:
         raise RecipeError(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 
 import luthier
@@ -27,6 +28,9 @@ BODIES = {
     "data/formats": "    records = (Conversation,)\n"
     "    def recognise(self, fields): return None\n    def read(self, row): ...\n",
     "data/cleaners": "    def clean(self, records): ...\n",
+    "data/augmenters": "    near = True\n    generator = None\n"
+    "    def wanted(self, records): return 0\n"
+    "    def augment(self, records, count, seed, writer): ...\n",
 }
 
 
@@ -60,10 +64,12 @@ def whole(folder: str) -> str:
 
 @pytest.mark.parametrize(("folder", "kind"), ALL)
 def test_every_file_of_a_folder_is_a_kind(folder: str, kind: str) -> None:
-    config = kinds.config(folder, kind)
+    needed = builders.settings(folder, kind)
+    config = kinds.config(folder, needed)
     assert config.kind == kind
     assert type(config).model_fields["kind"].default == kind, "Config's kind is the file's name"
-    assert kinds.config(folder, {"kind": kind}) == config
+    if len(needed) == 1:
+        assert kinds.config(folder, kind) == config
     assert kinds.config(folder, config) == config
     assert type(kinds.build(folder, config)).__name__ == kinds.FOLDERS[folder]
     assert kinds.summary(folder, kind)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 
 from luthier.core import kinds
@@ -119,6 +120,8 @@ RIGHT = [
     laid(evaluation={"metrics": "rouge"}),
     laid(data={"train": ["a", "b"], "validation": ["c"]}),
     laid(data={"train": [{"text": "a"}], "validation": 0}),
+    laid(data={"train": None, "mixture": [{"source": "a", "weight": 2}], "temperature": 3}),
+    laid(data={"train": None, "mixture": [{"source": ["a"], "limit": 2, "format": "auto"}]}),
     laid(version=1, output="runs/x"),
     {"model": "m", "stages": [{"data": {"train": "x"}, "objective": {"train_on": "all"}}]},
 ]
@@ -192,7 +195,8 @@ def test_every_part_and_kind_is_there() -> None:
     for folder in ("objectives", "methods", "metrics"):
         for kind in kinds.names(folder):
             settings = SCHEMA["$defs"][f"{folder}.{kind}"]
-            assert set(settings["properties"]) == set(kinds.config(folder, kind).model_dump())
+            config = kinds.config(folder, builders.settings(folder, kind))
+            assert set(settings["properties"]) == set(config.model_dump())
             assert settings["additionalProperties"] is False
 
 

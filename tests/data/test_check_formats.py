@@ -138,8 +138,8 @@ def line_of(name: str) -> str:
     return f":{before.count(chr(10)) + 3}"
 
 
-def looked(path: Path) -> Report:
-    found, known = sides([str(path)])
+def looked(*paths: Path) -> Report:
+    found, known = sides([str(path) for path in paths])
     return check(Ask(found, known))
 
 
@@ -219,3 +219,11 @@ def test_what_rows_share_does_not_make_them_alike(shared: Any, tmp_path: Path) -
     assert dict(looked(path).findings.totals) == {}
     path.write_text(lines(sea, wood, sea))
     assert found_in(looked(path), "D050") == [("a.jsonl:3", "says the same as line 1")]
+
+
+def test_an_entity_of_a_type_that_training_has_not_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.conll").write_text("in\tO\nRome\tB-LOC\n\nAnna\tB-PER\nran\tO\n")
+    (tmp_path / "valid.conll").write_text("at\tO\nOslo\tB-LOC\n\nthe\tO\nBBC\tB-ORG\n")
+    found = looked(tmp_path / "train.conll", tmp_path / "valid.conll")
+    said = "no training row has an entity of type 'ORG'"
+    assert found_in(found, "D020") == [("valid.conll:4", said)]

@@ -252,7 +252,7 @@ def test_calls_stay_with_their_turn() -> None:
     assert record.turns == (
         Turn("user", "ab"),
         Turn("assistant", "", kept),
-        Turn("tool", ""),
+        Turn("tool", "", '{"tool_call_id": "1"}'),
         Turn("assistant", "Wait.", kept),
         Turn("assistant", "", alone),
         Turn("assistant", "", alone),

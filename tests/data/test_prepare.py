@@ -250,7 +250,8 @@ def test_a_share_is_held_out_and_a_source_of_its_own_is_taken_whole(tmp_path: Pa
 
 @pytest.mark.parametrize("kind", kinds.names("objectives"))
 def test_every_objective_says_what_becomes_of_overlong_examples(kind: str) -> None:
-    learner = kinds.build("objectives", kinds.config("objectives", kind))
+    settings = kinds.config("objectives", builders.settings("objectives", kind))
+    learner = kinds.build("objectives", settings)
     assert learner.overlong in ("window", "refuse")
 
 

@@ -9,9 +9,11 @@ import pytest
 from chat_models import CALLING, QWEN3_MARKED, tokenizer
 from codec_cases import CHAT, THINKING, codec_of, flat, spoken
 
+from luthier.core import kinds
 from luthier.core.errors import DataError, UserError
-from luthier.core.records import Conversation, Origin, Turn
+from luthier.core.records import Conversation, Origin, Row, Turn
 from luthier.data.template import TokenizerCodec
+from luthier.data.writing import _messages
 from luthier.evaluation.questions import questions
 from luthier.objectives import sft
 
@@ -126,3 +128,29 @@ def test_an_answer_that_is_nothing_but_thinking_is_refused() -> None:
         codec_of("chatml", thinking="drop").dialogue(
             [CHAT[0], Turn("assistant", "<think>e</think>")]
         )
+
+
+NAMED = """{%- for m in messages -%}
+<|im_start|>{{ m.role }}{{ (' ' ~ m.name ~ '#' ~ m.tool_call_id) if m.role == 'tool' else '' }}
+{{ m.content }}{{ m.tool_calls[0].function.name if m.tool_calls else '' }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}"""
+
+
+def test_a_tools_answer_says_which_call_it_answers() -> None:
+    fields = {
+        "messages": [
+            {"role": "user", "content": "Rain?"},
+            {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": "c1"}]},
+            {"role": "tool", "name": "weather", "tool_call_id": "c1", "content": "dry"},
+            {"role": "assistant", "content": "No."},
+        ]
+    }
+    chosen = kinds.config("data/formats", "messages")
+    record = kinds.build("data/formats", chosen).read(Row(fields, Origin("a.jsonl", 1)))
+    codec = TokenizerCodec(tokenizer("chatml", NAMED), max_length=400)
+    text = codec.decode(flat(codec.dialogue(record.turns)), special=True)
+    assert "<|im_start|>tool weather#c1\ndry<|im_end|>" in text
+    written = _messages(record.turns)
+    assert written[2] == fields["messages"][2]

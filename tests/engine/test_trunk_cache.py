@@ -7,10 +7,10 @@ from typing import Any
 
 import builders
 import classifiers
+import encoders
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from luthier.core import kinds
 from luthier.data.batching import collate, micro_batches
@@ -27,6 +27,7 @@ from luthier.engine.trunk_cache import (
 )
 from luthier.models.heads import ClassifierModel
 from luthier.models.run_models import RunModels
+from luthier.models.token_heads import TaggerModel
 
 KINDS = [
     (name, pooling)
@@ -46,12 +47,23 @@ def parts(name: str, pooling: str | None) -> tuple[Any, ClassifierModel, Example
     return objective, model, ExampleStore.build(objective.encode(r, codec) for r in records)
 
 
-def computed(model: ClassifierModel, store: ExampleStore, place: Path) -> Kept:
+def tagging(name: str) -> tuple[Any, TaggerModel, ExampleStore]:
+    """The same for words."""
+    objective: Any = kinds.build("objectives", kinds.config("objectives", "token_classification"))
+    records = encoders.sentences(7)
+    objective = objective.settled(records, ())
+    method = kinds.build("methods", kinds.config("methods", "head"))
+    model = TaggerModel(method.prepare(encoders.tagging(name, torch.float64)))
+    codec = encoders.codec()
+    return objective, model, ExampleStore.build(objective.encode(r, codec) for r in records)
+
+
+def computed(model: Any, store: ExampleStore, place: Path, head: str = "classification") -> Kept:
     return kept(
         store,
-        "classification",
-        store.arrays["rows.classification"],
-        pooling(model, "classification"),
+        head,
+        store.arrays[f"rows.{head}"],
+        pooling(model, head),
         model.module,
         lambda sizes: micro_batches(sizes, 40),
         lambda chosen: collate(chosen, **model.layout),
@@ -59,11 +71,11 @@ def computed(model: ClassifierModel, store: ExampleStore, place: Path) -> Kept:
     )
 
 
-def graded(objective: Any, policy: Any, examples: Any, model: ClassifierModel) -> Any:
+def graded(objective: Any, policy: Any, examples: Any, model: Any) -> Any:
     model.module.zero_grad(set_to_none=True)
     batch = collate(examples, **model.layout)
-    loss: Tensor = objective.loss(RunModels(policy, None), batch)["classification"]  # type: ignore[arg-type]
-    loss.backward()  # type: ignore[no-untyped-call]
+    [loss] = objective.loss(RunModels(policy, None), batch).values()  # type: ignore[arg-type]
+    loss.backward()
     found = {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
     return loss.detach(), found
 
@@ -78,6 +90,21 @@ def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path
     chosen = [4, 1, 6]
     one = graded(objective, model, [store[i] for i in chosen], model)
     two = graded(objective, policy, [cached[i] for i in chosen], model)
+    assert builders.gap(one[0], two[0]) < 1e-10
+    assert builders.gap(one[1], two[1]) < 1e-10
+    assert one[1], "a head without parameters"
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_law_6_cached_words_are_uncached_words(name: str, tmp_path: Path) -> None:
+    objective, model, store = tagging(name)
+    head = "token_classification"
+    found = computed(model, store, tmp_path / "rows", head)
+    assert found.rows.shape == (store.rows(head), 32)
+    cached = KeptExamples(store, found)
+    chosen = [4, 1, 6]
+    one = graded(objective, model, [store[i] for i in chosen], model)
+    two = graded(objective, CachedTrunk(model, head), [cached[i] for i in chosen], model)
     assert builders.gap(one[0], two[0]) < 1e-10
     assert builders.gap(one[1], two[1]) < 1e-10
     assert one[1], "a head without parameters"

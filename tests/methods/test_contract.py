@@ -286,6 +286,7 @@ def test_a_rate_of_its_own_and_an_answer_about_every_objective(kind: str) -> Non
     method = build("head@own" if kind == "head" else kind)
     assert 0 < method.default_rate < 1
     for name in kinds.names("objectives"):
-        objective = kinds.build("objectives", kinds.config("objectives", name))
+        settings = kinds.config("objectives", builders.settings("objectives", name))
+        objective = kinds.build("objectives", settings)
         refusal = method.supports(objective)
         assert refusal is None or refusal.strip()

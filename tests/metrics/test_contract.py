@@ -10,9 +10,10 @@ import pytest
 
 from luthier.core import kinds
 from luthier.core.records import Floats, Origin, Scored
+from luthier.core.tags import Entity
 
 METRICS = kinds.names("metrics")
-CLASSIFIED = frozenset({"classes", "logits", "spans"})
+CLASSIFIED = frozenset({"classes", "logits"})
 
 
 def build(kind: str) -> Any:
@@ -40,6 +41,8 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 references=(sentence(), sentence()),
                 probabilities=_probabilities(needs, chances),
                 label=_label(needs, rng),
+                spans=_spans(rng) if "spans" in needs else None,
+                said_spans=_spans(rng) if "spans" in needs else None,
             )
         )
     return made
@@ -49,6 +52,11 @@ def _probabilities(needs: frozenset[str], chances: Floats) -> Floats | None:
     if "numbers" in needs:
         return chances[:1]
     return chances if needs & CLASSIFIED else None
+
+
+def _spans(rng: np.random.Generator) -> tuple[Entity, ...]:
+    kinds = rng.choice(["A", "B", ""], size=6)
+    return tuple(Entity(i, i + 1, str(kind)) for i, kind in enumerate(kinds) if kind)
 
 
 def _label(needs: frozenset[str], rng: np.random.Generator) -> int | float | None:

@@ -81,6 +81,59 @@ def test_label_smoothing_is_torchs_own() -> None:
         objective(label_smoothing=0.1).settled(rows(1.0, 2.0), ())
 
 
+IMBALANCED = ("good", "bad", "bad", "fair", "bad", "bad", "good", "bad")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"class_weights": "inverse"}, [0.2, 1, 0.5]),
+        ({"class_weights": "effective", "effective_beta": 0.0}, [1, 1, 1]),
+        ({"class_weights": {"fair": 7}}, [1, 7, 1]),
+    ],
+)
+def test_weights_of_classes_are_those_of_the_training_rows(
+    settings: Any, expected: list[float]
+) -> None:
+    """They stand by name in the settled recipe, which settles to itself."""
+    made: Any = objective(**settings).settled(rows(*IMBALANCED), ())
+    found = made.config.class_weights
+    assert list(found) == ["bad", "fair", "good"]
+    scale = 1 if "fair" in str(settings) else 3 / sum(expected)
+    assert list(found.values()) == pytest.approx([each * scale for each in expected])
+    assert made.config.effective_beta is None
+    assert made.settled(rows("good", "bad", "fair"), ()).config == made.config
+
+
+def test_weights_of_several_labels_are_of_the_rows_that_have_one() -> None:
+    records = rows(("bad",), ("bad", "good"), ("good",), (), ("good", "fair"))
+    made: Any = objective(class_weights="inverse").settled(records, ())
+    assert made.config.class_weights == pytest.approx({"bad": 1.5, "fair": 4, "good": 2 / 3})
+
+
+@pytest.mark.parametrize("settings", [{"class_weights": "inverse"}, {"focal": 2.0}])
+def test_weights_and_focal_loss_of_numbers_are_refused(settings: Any) -> None:
+    with pytest.raises(UserError, match="have no meaning where labels are numbers"):
+        objective(**settings).settled(rows(1.0, 2.0), ())
+
+
+def test_a_weight_of_no_class_is_refused() -> None:
+    with pytest.raises(UserError, match="'fare' is none of the 2 classes"):
+        objective(class_weights={"fare": 2}).settled(rows("fair", "good"), ())
+    with pytest.raises(ValueError, match="no meaning without class_weights: effective"):
+        Config(effective_beta=0.9)
+    with pytest.raises(ValueError, match="greater than 0"):
+        Config(class_weights={"fair": 0})
+
+
+def test_only_one_class_a_row_can_be_balanced() -> None:
+    single: Any = objective().settled(rows("b", "a"), ())
+    assert single.class_column == ("classification", "label")
+    assert single.class_names == ("a", "b")
+    several: Any = objective().settled(rows(("b",), ("a",)), ())
+    assert several.class_column is None
+
+
 @pytest.mark.parametrize(
     ("labels", "classes"),
     [
@@ -181,12 +234,21 @@ def test_a_cut_keeps_the_frame_and_shortens_the_longest_text() -> None:
     )
 
 
-@pytest.mark.parametrize("name", classifiers.ENCODERS)
-@pytest.mark.parametrize("problem", CASES)
-def test_law_3_a_step_does_not_feel_its_micro_batches(problem: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem", "settings"),
+    [
+        *((name, problem, {}) for name in classifiers.ENCODERS for problem in CASES),
+        ("bert", "single_label", {"class_weights": "inverse", "label_smoothing": 0.1}),
+        ("bert", "single_label", {"class_weights": {"bad": 5, "good": 0.1}, "focal": 2}),
+        ("bert", "multi_label", {"class_weights": "effective", "focal": 0.5}),
+    ],
+)
+def test_law_3_a_step_does_not_feel_its_micro_batches(
+    problem: str, name: str, settings: Any
+) -> None:
     """The gradient of a step over encoders, whole and cut in three, one of them empty."""
     records = rows(*CASES[problem])
-    made: Any = objective().settled(records, ())
+    made: Any = objective(**settings).settled(records, ())
     model = ClassifierModel(
         classifiers.pooled(name, "mean", torch.float64, len(made.config.classes))
     )

@@ -7,13 +7,17 @@ from typing import Any
 
 import builders
 import classifiers
+import encoders
 import numpy as np
 import pytest
 import torch
+from stand_in import annotated, nudge
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts_data import Classed
+from luthier.core.contracts_text import Tokenized
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
     Conversation,
@@ -25,26 +29,38 @@ from luthier.core.records import (
     Preference,
     Prompt,
     Record,
+    Tagged,
     Text,
     Thumb,
     Turn,
 )
 from luthier.data.batching import collate, empty_like
+from luthier.data.template import TokenizerCodec
 from luthier.engine.optim import make_optimizer
-from luthier.methods._snapshot import head_names
-from luthier.models.heads import ClassifierModel
+from luthier.models.headed import HeadedTrunk
 from luthier.models.language_model import CausalModel
 from luthier.models.run_models import RunModels
+from luthier.models.worlds import WORLDS
 
 OBJECTIVES = kinds.names("objectives")
 METHODS = kinds.names("methods")
 
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
-    made = kinds.build(folder, kinds.config(folder, {"kind": kind, **settings}))
+    made = kinds.build(
+        folder, kinds.config(folder, {**builders.settings(folder, kind), **settings})
+    )
     if isinstance(made, Settling):
-        return made.settled([record_of(Labelled, number) for number in range(6)], ())
-    return made
+        eaten = made.records[0]  # type: ignore[attr-defined]
+        made = made.settled([record_of(eaten, number) for number in range(6)], ())
+    return made.with_codec(codec()) if isinstance(made, Tokenized) else made
+
+
+def codec() -> Any:
+    """One that all objectives can do with: its tokenizer has a mask."""
+    tokenizer = builders.tokenizer()
+    tokenizer.mask_token = "<|tool|>"
+    return TokenizerCodec(tokenizer, max_length=128)
 
 
 def record_of(kind: type[Record], number: int) -> Record:
@@ -63,47 +79,79 @@ def record_of(kind: type[Record], number: int) -> Record:
         Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
         Prompt: lambda: Prompt(origin, prompt),
         Labelled: lambda: Labelled(origin, said, classifiers.NAMES[number % 3]),
+        Tagged: lambda: encoders.sentences(number + 1)[number],
     }
     return made[kind]()  # type: ignore[no-any-return]
 
 
 def encoded(objective: Objective, count: int = 4) -> list[Example]:
-    codec = builders.codec()
-    return [
-        objective.encode(record_of(kind, number), codec)
+    """Every kind of record, with the columns that stay as they are."""
+    read = codec()
+    made = [
+        objective.encode(record_of(kind, number), read)
         for kind in objective.records
         for number in range(count)
     ]
+    if not isinstance(objective, FrozenColumns):
+        return made
+    method = build("methods", "full")
+    module = method.prepare(model(objective))
+    method.keep_start(module)
+    return annotated(
+        objective, RunModels(seen(objective, module), method, companions(objective)), made
+    )
+
+
+def companions(objective: Objective) -> dict[str, Any]:
+    """Models that the objective stands beside; they know something else than the policy."""
+    named = objective.companions if isinstance(objective, Accompanied) else {}
+    made = {}
+    for role in named:
+        module = model(objective)
+        nudge(module, 1.0)
+        made[role] = seen(objective, module.eval().requires_grad_(False))
+    return made
 
 
 def model(objective: Objective) -> nn.Module:
-    """A decoder with the heads that an objective reads."""
-    if any(head.kind == "classification" for head in objective.heads):
-        classifier: nn.Module = classifiers.own("llama")
-        return classifier
-    module: nn.Module = builders.talking(len(builders.tokenizer()), attention_dropout=0.0)
+    """A model with the head that an objective reads."""
+    makers: dict[str, Any] = {
+        "lm": lambda: builders.talking(len(builders.tokenizer()), attention_dropout=0.0),
+        "classification": lambda: classifiers.own("llama"),
+        "token_classification": lambda: encoders.tagging("llama"),
+        "masked_lm": lambda: encoders.guessing("bert"),
+    }
+    module: nn.Module = makers[objective.heads[0].kind]()
     return module
 
 
-def seen(module: nn.Module) -> Any:
+def seen(objective: Objective, module: nn.Module) -> Any:
     """The module as objectives see it."""
-    return ClassifierModel(module) if head_names(module) else CausalModel(module)
+    kind = objective.heads[0].kind
+    return CausalModel(module) if kind == "lm" else WORLDS[kind].model(module)
 
 
-def logits(module: nn.Module, examples: list[Example]) -> torch.Tensor:
-    policy, batch = seen(module), collate(examples)
+def together(objective: Objective, module: nn.Module, examples: list[Example]) -> Any:
+    """One batch, as the model wants it."""
+    return collate(examples, **seen(objective, module).layout)
+
+
+def logits(objective: Objective, module: nn.Module, examples: list[Example]) -> torch.Tensor:
+    policy, batch = seen(objective, module), together(objective, module, examples)
     module.eval()
     with torch.no_grad():
         hidden = policy.hidden(batch)
-        if isinstance(policy, CausalModel):
-            return policy.logits(hidden)
-        rows = policy.pooled(batch, hidden, batch.targets["classification"]["segment"])
-        return torch.as_tensor(policy.outputs("classification", rows))
+        if not isinstance(policy, HeadedTrunk):
+            return torch.as_tensor(policy.logits(hidden))
+        kind = objective.heads[0].kind
+        table = batch.targets[kind]
+        rows = policy.pooled(batch, hidden, table.get("segment", table.get("position")))
+        return torch.as_tensor(policy.outputs(kind, rows))
 
 
 def means(objective: Objective, models: RunModels, examples: list[Example]) -> torch.Tensor:
     """The step's loss: each term divided once by its weight, as the engine does."""
-    batch = collate(examples)
+    batch = together(objective, models.policy.module, examples)
     weights, terms = objective.weights(batch), objective.loss(models, batch)
     assert set(weights) == set(terms)
     for name, term in terms.items():
@@ -125,7 +173,7 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
     module = method.prepare(model(objective)).train()
     if objective.needs_reference:
         method.keep_start(module)
-    models = RunModels(seen(module), method)
+    models = RunModels(seen(objective, module), method)
     rate = 20 * method.default_rate
     optimizer = make_optimizer(TrainingSpec(), method.param_groups(module), rate)
     losses = []
@@ -138,7 +186,7 @@ def test_law_8_two_steps_lower_the_loss_and_the_result_comes_back(
     assert losses[2] < losses[1] < losses[0]
     method.save(module, tmp_path)
     loaded = build("methods", way).load(model(objective), tmp_path)
-    assert torch.equal(logits(loaded, examples), logits(module, examples))
+    assert torch.equal(logits(objective, loaded, examples), logits(objective, module, examples))
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
@@ -157,11 +205,11 @@ def test_losses_are_sums_that_add_up(kind: str) -> None:
     objective, method = build("objectives", kind), build("methods", "full")
     module = method.prepare(model(objective).double()).eval()
     method.keep_start(module)
-    models = RunModels(seen(module), method)
+    models = RunModels(seen(objective, module), method)
     examples = encoded(objective)
     with torch.no_grad():
-        whole = objective.loss(models, collate(examples))
-        apart = [objective.loss(models, collate([e])) for e in examples]
+        whole = objective.loss(models, together(objective, module, examples))
+        apart = [objective.loss(models, together(objective, module, [e])) for e in examples]
     for name, term in whole.items():
         assert float(term) == pytest.approx(sum(float(t[name]) for t in apart), rel=1e-9)
 
@@ -171,9 +219,9 @@ def test_a_rank_without_work_adds_nothing_and_touches_every_parameter(kind: str)
     objective, method = build("objectives", kind), build("methods", "full")
     module = method.prepare(model(objective))
     method.keep_start(module)
-    models = RunModels(seen(module), method)
+    models = RunModels(seen(objective, module), method)
     examples = encoded(objective)
-    batch = collate([empty_like(examples[0])])
+    batch = together(objective, module, [empty_like(examples[0])])
     assert objective.weights(batch) == dict.fromkeys(objective.weights(collate(examples)), 0.0)
     terms = objective.loss(models, batch)
     assert all(term.item() == 0.0 for term in terms.values())
@@ -211,6 +259,18 @@ def test_what_it_promises(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
+def test_classes_to_balance_are_a_number_an_example(kind: str) -> None:
+    objective = build("objectives", kind)
+    if not isinstance(objective, Classed) or objective.class_column is None:
+        return
+    head, column = objective.class_column
+    for example in encoded(objective):
+        found = example.targets[head][column]
+        assert found.shape == (1,)
+        assert objective.class_names[int(found[0])]
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
 def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
     if "label_smoothing" not in kinds.module("objectives", kind).Config.model_fields:
         return
@@ -219,7 +279,7 @@ def test_label_smoothing_counts_learned_tokens_only(kind: str) -> None:
         return  # a classifier's has a test of its own
     method: Method = build("methods", "full")
     module = method.prepare(model(objective))
-    models = RunModels(seen(module), method)
+    models = RunModels(seen(objective, module), method)
     examples = encoded(objective)
     batch = collate(examples)
     table = batch.targets["lm"]

@@ -113,7 +113,8 @@ def _wanted(one: Inspection, example: Example) -> str:
     """What an example teaches: tokens, or a class."""
     table = example.targets.get("classification")
     if table is None:
-        return f"{sum(len(t['token']) for t in example.targets.values()):,} learned"
+        rows = sum(len(next(iter(t.values()))) for t in example.targets.values())
+        return f"{rows:,} learned"
     from luthier.show import label_words
 
     return f"label: {label_words(table['label'][0], one.labels)}"

@@ -13,6 +13,7 @@ _FOLDERS = {
     "metrics": "metrics",
     "formats": "data/formats",
     "cleaners": "data/cleaners",
+    "augmenters": "data/augmenters",
 }
 _ALL = (*_FOLDERS, "recipes")
 

@@ -52,7 +52,8 @@ def generate(
     """Answer a prompt, or each line of standard input.
 
     MODEL is a run, a folder, an adapter, a hub id or a builtin, as builtin:nano. It is asked in
-    its own chat template where it has one. A classifier answers with classes and probabilities.
+    its own chat template where it has one. A classifier answers with classes and probabilities, a
+    token classifier with the text and the entities in it.
     """
     from luthier.core.errors import RecipeError
 
@@ -61,14 +62,17 @@ def generate(
     prompts = [prompt] if prompt is not None else _lines()
     sampling = _sampling(max_new_tokens, temperature, top_p, seed)
 
+    from luthier.commands.labelling import labelled
+    from luthier.commands.screen import notice
     from luthier.core.recipe import ModelSpec
     from luthier.models.load import known_head
     from luthier.quiet import hushed
 
     with hushed():
-        if known_head(ModelSpec(name=model)) is not None:
-            idle = system is not None or raw or temperature or top_p is not None
-            _classified(model, prompts, second, idle=bool(idle))
+        if (head := known_head(ModelSpec(name=model))) is not None:
+            if system is not None or raw or temperature or top_p is not None:
+                notice("a classifier draws nothing: settings of sampling are without effect")
+            labelled(head.kind, model, prompts, second)
             return
     if second is not None:
         raise RecipeError(f"--second is for classifiers, and '{model}' is a language model")
@@ -105,7 +109,7 @@ def chat(
     with hushed():
         if known_head(ModelSpec(name=run)) is not None:
             raise RecipeError(
-                f"'{run}' is a classifier: it does not talk",
+                f"'{run}' is no language model: it does not talk",
                 cure=f'luthier generate {run} --prompt "a text"',
             )
     made = screen.console()
@@ -124,28 +128,6 @@ def chat(
                 continue
             for voice in voices:
                 voice.reply(made, said, sampling)
-
-
-def _classified(model: str, texts: list[str], second: str | None, *, idle: bool) -> None:
-    """Classes and probabilities: the likeliest five of one text, a line for each of many."""
-    from luthier.classify import Classifier
-    from luthier.commands import screen
-
-    if idle:
-        screen.notice("a classifier draws nothing: settings of sampling are without effect")
-    asked: list[str | tuple[str, str]] = [
-        text if second is None else (text, second) for text in texts
-    ]
-    classifier = Classifier.open(model)
-    for found in classifier.predict(asked):
-        if len(asked) > 1 or not found.probabilities:
-            sure = max(found.probabilities.values(), default=None)
-            screen.answer_only(found.label if sure is None else f"{found.label}\t{sure:.4f}")
-            continue
-        for name, share in list(found.probabilities.items())[:5]:
-            screen.answer_only(f"{share:7.2%}  {name}")
-    for line in classifier.notices:
-        screen.notice(line)
 
 
 def _answered(

@@ -111,6 +111,24 @@ def made(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Waits while another process makes the same entry: ranks of a run ask at the same moment.
+
+    The lock is the kernel's (``flock``) on a hidden file, which a sweep takes away when it is old;
+    where there is none, two may make the same thing.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        yield
+        return
+    with path.with_name(f".{path.name}.turn").open("wb") as handle:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def entries() -> list[Entry]:
     """Everything in the cache, least recently used first."""
     found = []

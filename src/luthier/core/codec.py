@@ -11,7 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from luthier.core.records import Segment, Turn
+from luthier.core.records import Ints, Segment, Turn
+
+#: Characters ``[start, stop)`` of a text.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,24 @@ class Piece:
     tokens: tuple[int, ...]
     turn: int | None
     answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """A text in tokens, each with its word.
+
+    Attributes:
+        segment: the tokens, between those that the tokenizer puts around a text.
+        owner: ``[T]`` index of the word that each token is of, -1 of none: what the tokenizer
+            puts around, and what belongs to no word.
+        start: the first token of the text itself.
+        stop: one past its last.
+    """
+
+    segment: Segment
+    owner: Ints
+    start: int
+    stop: int
 
 
 class Codec(Protocol):
@@ -59,6 +80,25 @@ class Codec(Protocol):
         """A text or a pair as an encoder reads it: token ids, and token types where it has any."""
         ...
 
+    def aligned(self, text: str, places: Sequence[Place] | None = None) -> Aligned:
+        """A text as :meth:`texts` gives it, and the word that each token belongs to.
+
+        Args:
+            text: what is read.
+            places: where its words stand, in order; the codec's own idea of words if unset.
+        """
+        ...
+
+    @property
+    def mask_token(self) -> int | None:
+        """The token that stands for a hidden one, where the tokenizer has such a token."""
+        ...
+
+    @property
+    def plain_tokens(self) -> Ints:
+        """Every token that a text can have: the vocabulary without special tokens."""
+        ...
+
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Tokens to text; special tokens are left out unless asked for."""
         ...
@@ -69,3 +109,16 @@ def text_segment(codec: Codec, text: str, pair: str | None = None) -> Segment:
     tokens, types = codec.texts(text, pair)
     token_types = None if types is None else np.array(types, dtype=np.int64)
     return Segment(np.array(tokens, dtype=np.int64), token_types=token_types)
+
+
+def joined(words: Sequence[str]) -> tuple[str, list[Place]]:
+    """Words as one text, a space between any two, and where each stands in it.
+
+    >>> joined(["New", "York"])
+    ('New York', [(0, 3), (4, 8)])
+    """
+    places, at = [], 0
+    for word in words:
+        places.append((at, at + len(word)))
+        at += len(word) + 1
+    return " ".join(words), places

@@ -2,7 +2,8 @@
 
 A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: sft``). The module
 defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
-(``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Reward``) that is built from it.
+(``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Augmenter``, ``Reward``) that is
+built from it.
 The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`.
 
 Shapes as in :mod:`luthier.core.records`.
@@ -20,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.core.codec import Codec
+from luthier.core.contracts_data import Augmenter as Augmenter
 from luthier.core.contracts_data import Cleaner as Cleaner
 from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored
+from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored, Turn
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Head:
     """A head that an objective needs on the trunk.
 
     Attributes:
-        kind: ``lm``, ``classification``, ``token_classification`` or ``value``.
+        kind: ``lm``, ``masked_lm``, ``classification``, ``token_classification`` or ``value``.
         classes: number of outputs, for the classification heads.
         pooling: how a whole segment becomes one vector (``mean``, ``first``, ``last``); ``None``
             lets the kind of model decide.
@@ -91,7 +93,10 @@ class HeadedModel(LanguageModel, Protocol):
     """A model with heads beside the language model's; what it has none of, it refuses."""
 
     def pooled(self, batch: Batch, hidden: Tensor, segments: Tensor) -> Tensor:
-        """Each of these segments as one vector ``[R, H]``, by the head's pooling."""
+        """Each of these segments as one vector ``[R, H]``, by the head's pooling.
+
+        Of a head that reads tokens, ``segments`` are positions, and each one's state is given.
+        """
         ...
 
     def outputs(self, head: str, rows: Tensor) -> Tensor:
@@ -191,30 +196,38 @@ class Settling(Protocol):
 
 
 @runtime_checkable
-class Classed(Protocol):
-    """An objective whose examples may have one class each, so that classes can be balanced."""
-
-    @property
-    def class_column(self) -> tuple[str, str] | None:
-        """Table and column with the one class of an example, as a number.
-
-        ``None`` where an example has none or several; known once the objective is settled.
-        """
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, by number."""
-        ...
-
-
-@runtime_checkable
 class Accompanied(Protocol):
-    """An objective that needs other models beside the policy (a teacher, a reward model)."""
+    """An objective that needs other models beside the policy (a teacher, a reward model).
+
+    They read the policy's own tokens, so their vocabularies must be the same.
+    """
 
     @property
     def companions(self) -> Mapping[str, str]:
         """Name in ``models.companions`` -> the model, as a recipe names it; never trained."""
+        ...
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """An objective whose training records another model answers first, once."""
+
+    @property
+    def answerer(self) -> str:
+        """The model that answers, as a recipe names it."""
+        ...
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it answers: ``max_new_tokens``, ``temperature`` and the like."""
+        ...
+
+    def question(self, record: Record) -> Sequence[Turn]:
+        """What it is asked."""
+        ...
+
+    def answered(self, record: Record, answer: str) -> Record:
+        """The record with its answer."""
         ...
 
 

@@ -1,16 +1,17 @@
-"""The seams of data, before there is a token: rows to records, and records mended.
+"""The seams of data, before there is a token: rows to records, records mended, records made.
 
 The other seams are in :mod:`luthier.core.contracts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from luthier.core.errors import Fault
-from luthier.core.records import Record, Row
+from luthier.core.generators import GeneratorSpec, Writer
+from luthier.core.records import Floats, Record, Row
 
 
 class Format(Protocol):
@@ -58,11 +59,13 @@ class Cleaned:
         records: those that stay, in order.
         changed: how many of them say something else than before.
         dropped: how many are no longer there.
+        notes: what else is to be known of them, in words.
     """
 
     records: Sequence[Record]
     changed: int
     dropped: int
+    notes: tuple[str, ...] = ()
 
 
 class Cleaner(Protocol):
@@ -70,4 +73,80 @@ class Cleaner(Protocol):
 
     def clean(self, records: Sequence[Record]) -> Cleaned:
         """All records of one side of the data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Augmented:
+    """Records that an augmenter made.
+
+    Attributes:
+        records: each with the origin of the row that it was made of, or of the first of several.
+        failed: why others were not made, in words, and how many.
+    """
+
+    records: Sequence[Record]
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+
+class Augmenter(Protocol):
+    """A step that makes further training records of those there are; it changes none of them."""
+
+    #: Whether a record is meant to say nearly the same as the one it was made of: typing noise
+    #: is, a paraphrase that only moves a comma is worth nothing.
+    near: ClassVar[bool]
+
+    @property
+    def generator(self) -> GeneratorSpec | None:
+        """The language model that it asks, if any."""
+        ...
+
+    def wanted(self, records: Sequence[Record]) -> int:
+        """How many records it would make of these."""
+        ...
+
+    def augment(
+        self, records: Sequence[Record], count: int, seed: int, writer: Writer | None
+    ) -> Augmented:
+        """At most ``count`` new records, the same ones whenever the arguments are.
+
+        Args:
+            records: the real training records.
+            count: :meth:`wanted`, or fewer where the recipe bounds them.
+            seed: the run's.
+            writer: what answers for :attr:`generator`.
+
+        Raises:
+            DataError: records of a kind that it makes nothing of.
+        """
+        ...
+
+
+class DataModels(Protocol):
+    """What data borrows from the layers that it may not import: models that write or embed."""
+
+    def writer(self, spec: GeneratorSpec, say: Callable[[str], None]) -> Writer:
+        """The generator of a recipe; ``say`` is told what leaves the machine, before it does."""
+        ...
+
+    def embed(self, model: str, texts: Sequence[str], say: Callable[[str], None]) -> Floats:
+        """Texts as vectors of length one, ``[texts, H]``, by an encoder that a recipe names."""
+        ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """An objective whose examples may have one class each, so that classes can be balanced."""
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
         ...

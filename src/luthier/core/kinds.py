@@ -30,6 +30,7 @@ FOLDERS = {
     "rewards": "Reward",
     "data/formats": "Format",
     "data/cleaners": "Cleaner",
+    "data/augmenters": "Augmenter",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from luthier.core import kinds
-from luthier.core.contracts import Classed
+from luthier.core.contracts_data import Classed
 from luthier.core.errors import Fault, RecipeError, UserError
 from luthier.core.recipe_faults import Complaint, explain, faults_of, models_in, shown
 from luthier.core.recipe_parts import (
@@ -28,6 +28,7 @@ from luthier.core.recipe_parts import (
     TokenizerSpec,
     TrainingSpec,
 )
+from luthier.core.recipe_retain import RetainSpec
 from luthier.core.recipe_sources import drawing_complaints
 from luthier.core.recipe_values import (
     DEFAULT_KINDS,
@@ -51,6 +52,7 @@ __all__ = [
     "EvaluationSpec",
     "ModelSpec",
     "Recipe",
+    "RetainSpec",
     "TokenizerSpec",
     "TrainingSpec",
     "load",
@@ -83,6 +85,8 @@ class Recipe(Settings):
     """How to train."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """How to judge."""
+    retain: RetainSpec | None = None
+    """Old rows that the run must not forget; off unless given."""
     output: str | None = Field(default=None, min_length=1)
     """The run folder; a dated one under ``runs/`` if unset."""
     stages: tuple[dict[str, Any], ...] = ()
@@ -104,6 +108,11 @@ class Recipe(Settings):
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("retain", mode="before")
+    @classmethod
+    def _old_rows(cls, value: Any) -> Any:
+        return {"rows": value} if isinstance(value, str | list | tuple) else value
 
     @field_validator("output", mode="before")
     @classmethod
@@ -294,6 +303,15 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
             f"'{recipe.objective.kind}' has no classes to draw the same number of",
             code="pairing",
             beside=("objective",),
+        )
+    weighed = getattr(recipe.objective, "class_weights", "none")
+    if recipe.data.balance is not None and weighed in ("inverse", "effective"):
+        yield Complaint(
+            ("data", "balance"),
+            f"draws rare classes as often as the others, and objective.class_weights: {weighed} "
+            "weighs them up once more",
+            "choose one of them",
+            "pairing",
         )
     if recipe.training.early_stopping is not None and recipe.data.validation in (None, 0):
         yield Complaint(

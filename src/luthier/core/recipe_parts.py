@@ -32,7 +32,9 @@ ObjectiveConfig = Annotated[SerializeAsAny[KindConfig], _kind("objectives")]
 MethodConfig = Annotated[SerializeAsAny[KindConfig], _kind("methods")]
 MetricConfig = Annotated[SerializeAsAny[KindConfig], _kind("metrics")]
 CleanerConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/cleaners")]
+AugmenterConfig = Annotated[SerializeAsAny[KindConfig], _kind("data/augmenters")]
 Count = Annotated[int, Field(ge=1)]
+Rows = Annotated[int, Field(ge=2)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -58,6 +60,8 @@ class ModelSpec(Settings):
     """Refuse to ask the hub, even for a hub id; only what is cached is used."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of every layer of a pretrained model; its own if unset."""
+    layers: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Start from some of a pretrained model's layers: ``[0, 3, 5]``, or how many, drawn evenly."""
     architecture: str | None = Field(default=None, min_length=1)
     """A transformers architecture (``llama``, ``gpt2`` …) to start from scratch."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
@@ -73,12 +77,49 @@ class ModelSpec(Settings):
                 f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
             )
         scratch = ("config", "tokenizer")
-        pretrained = ("revision", "trust_remote_code", "dropout")
+        pretrained = ("revision", "trust_remote_code", "dropout", "layers")
         idle = scratch if self.name is not None else pretrained
         if unused := [name for name in idle if getattr(self, name) not in (None, False, {})]:
             start = "a pretrained model" if self.name is not None else "a model from scratch"
             raise ValueError(f"'{unused[0]}' has no meaning for {start}")
         return self
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and (not value or list(value) != sorted({*value})):
+            raise ValueError("must name layers in ascending order, each once, as [0, 3, 5]")
+        return value
+
+
+class SubsetSpec(Settings):
+    """Which rows a subset is drawn to stand for; in a recipe a plain number is ``rows``."""
+
+    rows: Rows
+    """Training rows to keep."""
+    by: Literal["classes", "clusters"] = "classes"
+    """What keeps its share: each class (or source), or each cluster of like texts."""
+    model: str | None = Field(default=None, min_length=1)
+    """An encoder whose vectors are clustered: a folder or a hub id. Weighted words if unset."""
+    clusters: int | None = Field(default=None, ge=2)
+    """How many; half of ``rows`` if unset, 512 at most."""
+
+    @model_validator(mode="after")
+    def _used(self) -> SubsetSpec:
+        if self.by != "clusters":
+            for name in ("model", "clusters"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"'{name}' has no meaning without 'by: clusters'")
+        return self
+
+
+Subset = Annotated[
+    SubsetSpec,
+    BeforeValidator(
+        lambda value: {"rows": value} if isinstance(value, int | str) else value,
+        json_schema_input_type=Rows | SubsetSpec,
+    ),
+]
 
 
 class DataSpec(Settings):
@@ -107,8 +148,14 @@ class DataSpec(Settings):
     """A share of the training rows, or a source of its own; 0 for none."""
     clean: tuple[CleanerConfig, ...] = ()
     """Steps that mend the rows, in order, each counted: ``[whitespace, html, duplicates]``."""
-    subset: int | None = Field(default=None, ge=2)
-    """Train on so many rows that stand for all of them (each class its share), for a first try."""
+    subset: Subset | None = None
+    """Train on so many rows that stand for all of them (each class its share), for a first try;
+    ``{rows: 500, by: clusters}`` has each kind of text in them."""
+    augment: tuple[AugmenterConfig, ...] = ()
+    """Steps that make further training rows of the training rows:
+    ``[{kind: noise, copies: 2}]``."""
+    augment_share: float = Field(default=1.0, gt=0)
+    """Made rows at most, as a share of the real training rows."""
     group: str | None = Field(default=None, min_length=1)
     """Rows that a held-out share must not divide, beside those that say nearly the same, which it
     never does where it can: those of one value in a column (a customer, a document).
@@ -162,9 +209,9 @@ class DataSpec(Settings):
             return float(value)
         return source(value)
 
-    @field_validator("clean", mode="before")
+    @field_validator("clean", "augment", mode="before")
     @classmethod
-    def _one_cleaner(cls, value: Any) -> Any:
+    def _one_step(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("format")

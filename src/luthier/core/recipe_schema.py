@@ -11,7 +11,7 @@ from luthier.core import kinds
 from luthier.core.recipe_values import DEFAULT_KINDS
 
 #: What a stage may override.
-_STAGED = ("model", "objective", "method", "data", "training", "evaluation")
+_STAGED = ("model", "objective", "method", "data", "training", "evaluation", "retain")
 
 
 def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -37,11 +37,19 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
         "default": None,
     }
     data = parts["DataSpec"]["properties"]
-    cleaners = _choices("data/cleaners", parts, needs_kind=True)
-    data["clean"] = {
-        **_described(data["clean"]),
-        "anyOf": [{"type": "array", "items": {"anyOf": cleaners}}, {"type": "string"}],
-        "default": [],
+    for name, folder in (("clean", "data/cleaners"), ("augment", "data/augmenters")):
+        steps = _choices(folder, parts, needs_kind=True)
+        data[name] = {
+            **_described(data[name]),
+            "anyOf": [{"type": "array", "items": {"anyOf": steps}}, {"type": "string"}],
+            "default": [],
+        }
+    retain = parts["RetainSpec"]["properties"]
+    objectives = [*_choices("objectives", parts, needs_kind=True), {"type": "null"}]
+    retain["objective"] = {**_described(retain["objective"]), "anyOf": objectives, "default": None}
+    properties["retain"] = {
+        **properties["retain"],
+        "anyOf": [*retain["rows"]["anyOf"], *properties["retain"]["anyOf"]],
     }
     properties["model"] = {
         **_described(properties["model"]),

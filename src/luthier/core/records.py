@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from luthier.core.tags import Entity
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 #: A target table: equally long columns. See :class:`Example`.
@@ -52,7 +54,8 @@ class Turn:
         content: the text of the turn; an assistant's thinking stands in it, first, as
             ``<think>…</think>``.
         calls: of an assistant's turn, the tools that it calls, as a JSON list in OpenAI's shape
-            whose arguments are objects; empty where there are none.
+            whose arguments are objects; of a tool's turn the call that it answers, as a JSON object
+            of ``name`` and ``tool_call_id``; empty where there are none.
     """
 
     role: str
@@ -345,12 +348,14 @@ class Scored:
         origin: where the example stood.
         losses: ``[R]`` negative log-likelihood of each target, in nats.
         correct: ``[R]`` whether the most likely token was the target.
-        bytes: UTF-8 bytes of the text that the targets spell.
+        bytes: UTF-8 bytes of the text that the targets spell, where they spell any.
         prompt: the prompt as text, where an answer was generated.
         answer: what the model generated.
         references: the answers that the data give.
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
+        spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
+        said_spans: those that the model marked.
     """
 
     origin: Origin
@@ -362,6 +367,8 @@ class Scored:
     references: tuple[str, ...] = ()
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
+    spans: tuple[Entity, ...] | None = None
+    said_spans: tuple[Entity, ...] | None = None
 
 
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:

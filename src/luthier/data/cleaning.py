@@ -28,6 +28,8 @@ def clean(
                 f"data.clean: {config.kind} left none of {len(records):,} rows", code="no-rows"
             )
         say(f"clean, {config.kind}: {made.changed:,} rows changed, {made.dropped:,} dropped")
+        for note in made.notes:
+            say(f"clean, {config.kind}: {note}")
         done[f"{number} {config.kind}"] = {"changed": made.changed, "dropped": made.dropped}
         records = made.records
     return records, done

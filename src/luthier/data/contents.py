@@ -11,8 +11,10 @@ from luthier.core.records import (
     Conversation,
     ConversationTree,
     Labelled,
+    MultipleChoice,
     Node,
     Preference,
+    Prompt,
     Ranking,
     Record,
     SourceTarget,
@@ -78,11 +80,29 @@ def whole(record: Record) -> str:
     differ in it alone are not the same, and long ones do not make rows alike.
     """
     turns = record.turns if isinstance(record, Conversation) else ()
+    shown = _shown(turns) if turns else prompt(record)
+    return "\n".join(part for part in (shown, *answers(record)) if part)
+
+
+def asked(record: Record) -> str:
+    """The same without what is learned or chosen from; all of it where nothing is only read."""
+    match record:
+        case Conversation(turns=turns) | Prompt(turns=turns):
+            text = _shown(turns)
+        case Preference(prompt=turns) | Ranking(prompt=turns) | Thumb(prompt=turns):
+            text = _shown(turns)
+        case MultipleChoice(question=text):
+            pass
+        case _:
+            text = prompt(record)
+    return text or whole(record)
+
+
+def _shown(turns: Sequence[Turn]) -> str:
     shared = "\n".join(turn.content for turn in turns if turn.role in _SHARED)
     own = _said([turn for turn in turns if turn.role not in (*_SHARED, "assistant")])
     word = f"shared{short_hash(shared):x}" if shared else ""
-    asked = own if turns else prompt(record)
-    return "\n".join(part for part in (word, asked, *answers(record)) if part)
+    return "\n".join(part for part in (word, own) if part)
 
 
 def mapped(record: Record, change: Callable[[str], str]) -> Record:

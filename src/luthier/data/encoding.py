@@ -96,13 +96,24 @@ class Encoder:
 
     def plain(self, text: str) -> tuple[list[int], int]:
         """Tokens of a text in which nothing is special, and how often it spelt a special token."""
-        tokens: list[int] = []
-        at = found = 0
+        return self.behind(text, ()), len(self.special.findall(text))
+
+    def behind(self, text: str, before: Sequence[int]) -> list[int]:
+        """Tokens of a text in which nothing is special, as they follow others."""
+        tokens = list(before)
+        at = 0
         for match in self.special.finditer(text):
             tokens += self._piece(text[at : match.start()], tokens)
             tokens += self._literal(match.group(), tokens[-1] if tokens else None)
-            at, found = match.end(), found + 1
-        return tokens + self._piece(text[at:], tokens), found
+            at = match.end()
+        return [*tokens, *self._piece(text[at:], tokens)][len(before) :]
+
+    def placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of a text that spells no special token, and the characters each stands for."""
+        tokens = self._piece(text, ())  # says what it refuses, and keeps the tokenizer as it was
+        found = self._backend.encode(text, add_special_tokens=False)
+        assert found.ids == tokens, "a text at its beginning is tokenised as it is"
+        return tokens, [(start, stop) for start, stop in found.offsets]
 
     def _piece(self, text: str, before: Sequence[int]) -> list[int]:
         return self._run(text, before[-1] if before else None) if text else []

@@ -6,7 +6,7 @@ position stays and so does the token that it predicts, and every column of its t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from luthier.core.errors import DataError
 from luthier.core.records import REFERENCES, Example, Ints, Segment, Table
+from luthier.data.windows import windows
 
 Mask = npt.NDArray[np.bool_]
 
@@ -61,6 +62,7 @@ def fit(
     bos: int | None = None,
     independent: bool = False,
     frame: frozenset[int] = frozenset(),
+    cuts: Callable[[Example], Ints] | None = None,
 ) -> tuple[list[Example], Cut]:
     """An example as examples whose every root-to-leaf path has at most ``limit`` tokens.
 
@@ -76,8 +78,11 @@ def fit(
         bos: ``left`` keeps this token where the root begins with it.
         independent: whether the loss takes each leaf by itself, so that ``right`` may leave one
             out whole; otherwise (a pair) the example is dropped when a segment would be empty.
-        frame: tokens around and between the texts of a pooled segment, which no cut removes; of
-            several texts the longest is shortened first.
+        frame: tokens around and between texts, which no cut removes; of several texts the
+            longest is shortened first.
+        cuts: of an objective that is :class:`~luthier.core.contracts_text.Windowed`, where a
+            text may be cut; the frame is then around every window, and targets speak of the
+            tokens at which they stand.
 
     Returns:
         The examples, and what was lost.
@@ -92,25 +97,32 @@ def fit(
     if policy == "drop":
         return _dropped(example)
     if policy == "window" and _dividable(example):
-        return _windows(example, limit)
+        pieces = _consecutive(example, limit)
+        if cuts is not None:
+            pieces = windows(example, limit, frame, cuts(example))
+        return _windows(example, pieces)
     if policy in ("refuse", "window"):
         raise _refusal(example, limit)
-    if _pooled(example):
-        keep: Mask | None = _framed(example, limit, policy, frame)
-    elif policy == "left":
-        keep = _left(example, limit, bos)
-    else:
-        keep = _right(example, limit)
+    keep = _choice(example, limit, policy, bos, frame if _pooled(example) or cuts else None)
     if keep is None:
         return _dropped(example)
     whole = all(keep[start:stop].any() for start, stop in _bounds(example))
     if not whole and not independent:
         return _dropped(example)
-    shorter = _kept(example, keep)
+    shorter = _kept(example, keep, at_home=cuts is not None)
     lost = _rows(example) - _rows(shorter)
     if _rows(example) and not _rows(shorter):
         return _dropped(example)
     return [shorter], Cut(examples=1, tokens=example.size - shorter.size, targets=lost)
+
+
+def _choice(
+    example: Example, limit: int, policy: str, bos: int | None, frame: frozenset[int] | None
+) -> Mask | None:
+    """The tokens that stay of a text in a frame, or of anything without one."""
+    if frame is not None:
+        return _framed(example, limit, policy, frame)
+    return _left(example, limit, bos) if policy == "left" else _right(example, limit)
 
 
 def _refusal(example: Example, limit: int) -> DataError:
@@ -133,16 +145,21 @@ def _dividable(example: Example) -> bool:
     )
 
 
-def _windows(example: Example, limit: int) -> tuple[list[Example], Cut]:
-    had = _rows(example)
-    windows, tokens = [], 0
-    for start in range(0, example.size, limit):
-        window = _window(example, start, min(start + limit, example.size))
-        if had and not _rows(window):
-            tokens += window.size
-        else:
-            windows.append(window)
-    return windows, Cut(examples=1, windows=len(windows), tokens=tokens)
+def _windows(example: Example, pieces: Sequence[Example]) -> tuple[list[Example], Cut]:
+    """Those with something to learn, and what the others had."""
+    if not pieces:
+        return _dropped(example)
+    idle = [piece for piece in pieces if _rows(example) and not _rows(piece)]
+    kept = [piece for piece in pieces if not _rows(example) or _rows(piece)]
+    tokens = sum(piece.size for piece in idle)
+    return kept, Cut(examples=1, windows=len(kept), tokens=tokens)
+
+
+def _consecutive(example: Example, limit: int) -> list[Example]:
+    return [
+        _window(example, start, min(start + limit, example.size))
+        for start in range(0, example.size, limit)
+    ]
 
 
 def _window(example: Example, start: int, stop: int) -> Example:
@@ -202,8 +219,11 @@ def _right(example: Example, limit: int) -> Mask:
     return keep
 
 
-def _kept(example: Example, keep: Mask) -> Example:
-    """The example with the chosen tokens only; segments left empty are taken out."""
+def _kept(example: Example, keep: Mask, *, at_home: bool) -> Example:
+    """The example with the chosen tokens only; segments left empty are taken out.
+
+    ``at_home`` says that targets speak of the tokens at which they stand.
+    """
     bounds = _bounds(example)
     alive = [bool(keep[start:stop].any()) for start, stop in bounds]
     renumbered = {old: new for new, old in enumerate(np.flatnonzero(alive).tolist())}
@@ -218,7 +238,7 @@ def _kept(example: Example, keep: Mask) -> Example:
     numbers = np.array([renumbered.get(i, -1) for i in range(len(alive))], dtype=np.int64)
     targets = {}
     for name, table in example.targets.items():
-        rows = _staying(example, table, keep, np.array(alive))
+        rows = _staying(example, table, keep, np.array(alive), at_home=at_home)
         chosen = _select(table, rows)
         if "position" in table:
             chosen["position"] = places[chosen["position"]]
@@ -228,14 +248,14 @@ def _kept(example: Example, keep: Mask) -> Example:
     return replace(example, segments=tuple(segments), targets=targets)
 
 
-def _staying(example: Example, table: Table, keep: Mask, alive: Mask) -> Mask:
+def _staying(example: Example, table: Table, keep: Mask, alive: Mask, *, at_home: bool) -> Mask:
     """Which rows of a table stay."""
     rows = np.ones(_length(table), dtype=bool)
     if "segment" in table:
         rows &= alive[table["segment"]]
     if "position" in table:
         rows &= keep[table["position"]]
-        if "token" in table:
+        if "token" in table and not at_home:
             predicted = _predicted(example, table)
             rows &= (predicted < 0) | keep[predicted]
     return rows

@@ -9,15 +9,19 @@ from typing import Any
 
 from luthier.core import cache
 from luthier.core.contracts import Objective
+from luthier.core.contracts_data import DataModels
 from luthier.core.errors import DataError
+from luthier.core.marks import bare, mark
 from luthier.core.recipe import DataSpec
+from luthier.core.recipe_parts import SubsetSpec
 from luthier.core.recipe_sources import Reading
 from luthier.core.records import Origin, Record, Text
+from luthier.data.augment import grow
 from luthier.data.cleaning import clean
 from luthier.data.holding import hold_out
 from luthier.data.recognise import read_records, recognise
 from luthier.data.sources import read
-from luthier.data.split import split
+from luthier.data.subset import subset
 
 Say = Callable[[str], None]
 
@@ -35,6 +39,7 @@ class Part:
         groups: of the column that ``data.group`` names, what each row says.
         cleaned: what each step of ``data.clean`` changed and dropped.
         mixed: of a mixture, each file and the number of its entry in ``data.mixture``.
+        augmented: what each step of ``data.augment`` made, and what it did not.
     """
 
     records: tuple[Record, ...]
@@ -45,17 +50,41 @@ class Part:
     groups: Mapping[Origin, Any] = field(default_factory=dict, compare=False, repr=False)
     cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     mixed: Mapping[str, int] = field(default_factory=dict)
+    augmented: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def real(self) -> Part:
+        """The same without the rows that were made, which are alike on purpose."""
+        if not self.augmented:
+            return self
+        records = tuple(record for record in self.records if not mark(record.origin))
+        return replace(self, records=records, fingerprint=cache.key(self.fingerprint, "real"))
 
     @property
     def entries(self) -> list[int] | None:
         """Each record's entry in the mixture; ``None`` where there is none."""
-        return [self.mixed[r.origin.source] for r in self.records] if self.mixed else None
+        return [self.entry(r.origin.source) for r in self.records] if self.mixed else None
+
+    def entry(self, source: str) -> int:
+        """A file's entry in the mixture; rows that were made belong to that of their file."""
+        return self.mixed[bare(source)]
 
 
 def read_parts(
-    spec: DataSpec, objective: Objective, seed: int, say: Say
+    spec: DataSpec,
+    objective: Objective,
+    seed: int,
+    say: Say,
+    models: DataModels | None = None,
 ) -> tuple[Part, Part | None]:
     """Training and validation records.
+
+    Args:
+        spec: the recipe's data part.
+        objective: its record types are looked for.
+        seed: the run's.
+        say: takes a line for the user.
+        models: opens what ``data.augment`` or ``data.subset`` name.
 
     Raises:
         DataError: rows that cannot be read or understood, or a split that leaves nothing.
@@ -68,7 +97,8 @@ def read_parts(
         say("data.group has no effect: no share of the rows is held out")
     if spec.validation is not None and not isinstance(spec.validation, int | float):
         held = _read_part([spec.reading(spec.validation)], spec, objective, say)
-    return _subset(whole, spec.subset, seed, say), held
+    kept = _subset(whole, spec.subset, seed, say, models)
+    return _augmented(kept, held, spec, seed, say, models), held
 
 
 @dataclass(frozen=True)
@@ -156,18 +186,41 @@ def _entry_of(entries: Sequence[_Entry]) -> dict[str, int]:
     return found
 
 
-def _subset(part: Part, count: int | None, seed: int, say: Say) -> Part:
-    """So many rows that stand for all: drawn as a held-out share is, class by class."""
+def _subset(
+    part: Part, spec: SubsetSpec | None, seed: int, say: Say, models: DataModels | None
+) -> Part:
+    """So many rows that stand for all."""
     rows = len(part.records)
-    if count is None:
+    if spec is None:
         return part
-    if count >= rows:
+    if spec.rows >= rows:
         say(f"data.subset has no effect: there are {rows:,} training rows")
         return part
-    _, kept = split(part.records, count / rows, seed, sources=part.entries)
+    kept = subset(part.records, spec, seed, say, models, part.entries)
     say(f"a subset of {len(kept):,} of {rows:,} training rows, as data.subset says")
-    name = cache.key(part.fingerprint, "subset", count, seed)
+    settings = [] if spec.by == "classes" else [spec.model_dump(mode="json"), kept]
+    name = cache.key(part.fingerprint, "subset", spec.rows, seed, *settings)
     return replace(part, records=tuple(part.records[i] for i in kept), fingerprint=name)
+
+
+def _augmented(
+    part: Part,
+    held: Part | None,
+    spec: DataSpec,
+    seed: int,
+    say: Say,
+    models: DataModels | None,
+) -> Part:
+    """The training rows, and behind them the rows that are made of them."""
+    if not spec.augment:
+        if spec.augment_share != type(spec).model_fields["augment_share"].default:
+            say("data.augment_share has no effect: data.augment names no step")
+        return part
+    made = grow(part.records, held.records if held else (), spec, seed, say, models)
+    steps = [config.model_dump(mode="json") for config in spec.augment]
+    name = cache.key(part.fingerprint, "augment", steps, spec.augment_share, seed, made.fingerprint)
+    records = (*part.records, *made.records)
+    return replace(part, records=records, fingerprint=name, augmented=made.counts)
 
 
 def _hold_out(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from luthier.core import cache
 from luthier.core.codec import Codec
 from luthier.core.contracts import Objective, Uncoupled
+from luthier.core.contracts_text import Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
 from luthier.core.recipe import DataSpec
@@ -111,6 +112,7 @@ def _counts(part: Part, examples: ExampleStore) -> dict[str, Any]:
         "formats": list(part.formats),
         "fingerprint": part.fingerprint,
         "cleaned": {step: dict(counts) for step, counts in part.cleaned.items()},
+        "augmented": {step: dict(counts) for step, counts in part.augmented.items()},
     }
 
 
@@ -129,6 +131,7 @@ def fitting(
         bos=codec.tokenizer.bos_token_id,
         independent=isinstance(objective, Uncoupled) and objective.independent_leaves,
         frame=codec.frame,
+        cuts=objective.cuts if isinstance(objective, Windowed) else None,
     )
 
 

@@ -45,7 +45,8 @@ class Message:
         role: its role.
         content: its text, special tokens in it marked (see :func:`mark`).
         turn: index of the turn it came from.
-        calls: of an assistant, the tools that it calls, as JSON, marked as well.
+        calls: of an assistant, the tools that it calls, of a tool the call that it answers, as
+            JSON, marked as well.
     """
 
     role: str
@@ -56,7 +57,9 @@ class Message:
     def plain(self) -> dict[str, Any]:
         """As templates read it."""
         made: dict[str, Any] = {"role": self.role, "content": self.content}
-        if self.calls:
+        if self.calls and self.role == "tool":
+            made.update(json.loads(self.calls))
+        elif self.calls:
             made["tool_calls"] = json.loads(self.calls)
         return made
 

@@ -100,7 +100,7 @@ class Roles:
 
     def _spoken(self, turn: Turn, index: int, counts: Tally) -> Message:
         """A turn as it is; calls that the template does not write become text."""
-        if not turn.calls or self._calls:
+        if not turn.calls or self._calls or turn.role == "tool":
             return Message(turn.role, turn.content, index, turn.calls)
         counts.add("calls_as_text")
         return Message(turn.role, with_calls(turn), index)

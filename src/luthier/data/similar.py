@@ -95,7 +95,7 @@ class Similar:
         What was found equal to one of its own group is left out; what was found like one of its
         own group, or of another, is not compared with more of them.
         """
-        self._spill.close()
+        self.close()
         counts = np.array(self._counts, dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(counts)])
         if not starts[-1]:
@@ -118,6 +118,10 @@ class Similar:
             chosen = np.flatnonzero(kept)[_once(second[kept], across[kept])]
             done[second[chosen], across[chosen]] = True
             yield Pairs(first[chosen], second[chosen], alike[chosen])
+
+    def close(self) -> None:
+        """Lets go of the file of shingles, where :meth:`near` is not asked."""
+        self._spill.close()
 
     def _flush(self) -> None:
         if not self._waiting:

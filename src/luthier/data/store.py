@@ -64,6 +64,31 @@ class ExampleStore(Sequence[Example]):
                 parts.setdefault(f"rows.{head}", []).append(rows[head])
         return cls(_join(parts, types), list(sources))
 
+    @classmethod
+    def joined(cls, stores: Sequence[ExampleStore]) -> ExampleStore:
+        """The examples of several stores, which have the same tables, end to end."""
+        sources = list(dict.fromkeys(name for store in stores for name in store.sources))
+        arrays: Arrays = {}
+        for name in dict.fromkeys(name for store in stores for name in store.arrays):
+            pieces, ends = [], 0
+            for store in stores:
+                piece = store._column(name, sources)
+                pieces.append(piece + ends if name in _ENDS or name.startswith("rows.") else piece)
+                if name in _ENDS or name.startswith("rows."):
+                    ends = int(pieces[-1][-1]) if len(pieces[-1]) else ends
+            arrays[name] = np.concatenate(pieces)
+        return cls(arrays, sources)
+
+    def _column(self, name: str, sources: Sequence[str]) -> npt.NDArray[Any]:
+        """An array as a store with these sources has it; token types that are missing are 0."""
+        if name == "origin_source":
+            places = np.array([sources.index(each) for each in self.sources], dtype=np.int64)
+            column: npt.NDArray[Any] = places[self.arrays[name]]
+            return column
+        if name == "token_types" and name not in self.arrays:
+            return np.zeros(self.tokens, dtype=np.int8)
+        return self.arrays[name]
+
     def save(self, folder: Path, beside: Mapping[str, str] | None = None) -> None:
         """Writes the arrays and files ``beside`` them, through a temporary folder and a rename."""
         with cache.made(folder) as whole:
@@ -155,6 +180,10 @@ _COLUMNS = {
     "origin_source": np.int32,
     "origin_line": np.int64,
 }
+
+
+#: Columns that hold where something ends, counted over the whole store.
+_ENDS = ("segment_ends", "example_ends")
 
 
 def _join(parts: dict[str, list[Any]], types: list[Any]) -> Arrays:

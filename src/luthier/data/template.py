@@ -14,13 +14,18 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
-from luthier.core.codec import Piece
+import numpy as np
+
+from luthier.core.codec import Aligned, Piece, Place
 from luthier.core.errors import UserError
-from luthier.core.records import Turn
+from luthier.core.records import Ints, Segment, Turn
 from luthier.data import templates_default
+from luthier.data.aligning import align
 from luthier.data.encoding import Encoder, Tally
+from luthier.data.formats._spans import words
 from luthier.data.layout import Layout, Layouts, Span, rewritten
 from luthier.data.rendering import Message, Renderer, TemplateRefusedError, mark
 from luthier.data.roles import Roles
@@ -43,8 +48,8 @@ class TokenizerCodec:
         said: what was decided, in words, known once this is built.
         counts: events so far: ``special_text``, ``system_dropped``, ``system_merged``,
             ``tool_as_user``, ``tools_unseen``, ``calls_as_text``, ``thinking_dropped``,
-            ``thinking_masked``, ``spurious_space``. Safe over threads; another process keeps its
-            own.
+            ``thinking_masked``, ``spurious_space``, ``words_unseen``. Safe over threads; another
+            process keeps its own.
     """
 
     def __init__(
@@ -125,6 +130,34 @@ class TokenizerCodec:
             return whole, None
         split = len(first) if pair is not None else len(whole)
         return whole, [0] * split + [1] * (len(whole) - split)
+
+    def aligned(self, text: str, places: Sequence[Place] | None = None) -> Aligned:
+        """A text as :meth:`texts` gives it, and the word that each token is of.
+
+        Words that leave no token are counted.
+        """
+        places = words(text) if places is None else places
+        tokens, owner = align(self._encoder, text, places)
+        self.counts.add("special_text", len(self._encoder.special.findall(text)))
+        self.counts.add("words_unseen", len(places) - len(np.unique(owner[owner >= 0])))
+        whole = np.array(self._checked([*self._head, *tokens, *self._tail]), dtype=np.int64)
+        around = (len(self._head), len(self._tail))
+        types = np.zeros(len(whole), dtype=np.int64) if self._has_types else None
+        owner = np.pad(owner, around, constant_values=-1)
+        segment = Segment(whole, token_types=types)
+        return Aligned(segment, owner, around[0], around[0] + len(tokens))
+
+    @property
+    def mask_token(self) -> int | None:
+        """The token that stands for a hidden one, where the tokenizer has such a token."""
+        found = self.tokenizer.mask_token_id
+        return None if found is None else int(found)
+
+    @cached_property
+    def plain_tokens(self) -> Ints:
+        """Every token that a text can have: the vocabulary without special and added tokens."""
+        known = set(self.tokenizer.get_vocab().values()) - set(self._encoder.added)
+        return np.array(sorted(known), dtype=np.int64)
 
     @property
     def frame(self) -> frozenset[int]:

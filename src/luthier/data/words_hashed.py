@@ -57,7 +57,7 @@ def hashed(texts: Sequence[str]) -> Hashed:
     >>> bool(one == other)
     True
     """
-    words, rows = _words(texts)
+    words, rows = words_of(texts)
     count = len(texts)
     starts = np.searchsorted(rows, np.arange(count + 1))
     within = np.arange(len(words)) - starts[rows]
@@ -95,7 +95,7 @@ def _normal(text: str) -> str:
     return text.lower()
 
 
-def _words(texts: Sequence[str]) -> tuple[U64, I64]:
+def words_of(texts: Sequence[str]) -> tuple[U64, I64]:
     """Hash of every word, and which text it is of."""
     normal = _normal("\x00".join(text.replace("\x00", " ") for text in texts))
     raw = np.frombuffer(normal.encode("utf-8", "replace"), dtype=np.uint8)

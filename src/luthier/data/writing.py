@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.errors import DataError
+from luthier.core.marks import mark
 from luthier.core.records import (
     Conversation,
     Labelled,
@@ -22,12 +23,12 @@ from luthier.core.rundir import write_text
 
 
 def write_rows(path: Path, records: Iterable[Record]) -> None:
-    """A JSON object a line.
+    """A JSON object a line; a row that was made says by what, in a further column.
 
     Raises:
         DataError: records that no format here writes.
     """
-    rows = (json.dumps(row_of(record), ensure_ascii=False) for record in records)
+    rows = (json.dumps({**row_of(r), **_made(r)}, ensure_ascii=False) for r in records)
     write_text(path, "".join(f"{row}\n" for row in rows))
 
 
@@ -63,10 +64,17 @@ def row_of(record: Record) -> dict[str, Any]:
     )
 
 
+def _made(record: Record) -> dict[str, str]:
+    return {"made_by": kind} if (kind := mark(record.origin)) else {}
+
+
 def _messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     return [_message(turn) for turn in turns]
 
 
 def _message(turn: Turn) -> dict[str, Any]:
     said: dict[str, Any] = {"role": turn.role, "content": turn.content}
-    return {**said, "tool_calls": json.loads(turn.calls)} if turn.calls else said
+    if not turn.calls:
+        return said
+    calls = json.loads(turn.calls)
+    return {**said, **(calls if turn.role == "tool" else {"tool_calls": calls})}

@@ -139,7 +139,7 @@ def _with_rows(
         said=tuple(hidden(line) for line in seen.said),
         limit=seen.codec.max_length,
         policy=seen.policy,
-        learned="learned tokens" if "lm" in heads else "labels",
+        learned="learned tokens" if {"lm", "masked_lm"} & set(heads) else "labels",
         lengths=tuple(measured),
         labels=labels(rows),
         scripts=scripts(rows, texts),

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from luthier.core.marks import mark
 from luthier.core.records import Labelled, MultipleChoice, Record, Tagged, Thumb
 from luthier.data.personal import hidden
 from luthier.data_report.figures import Gap, Group, Groups, Label, Labels, Numbers, Script
@@ -107,7 +108,9 @@ def groups(
     """
     members: dict[str, list[Sided]] = defaultdict(list)
     for record, held in rows:
-        members[values.get(str(record.origin), "")].append((record, held))
+        made = mark(record.origin)
+        none = f"(made by {made})" if made else ""
+        members[values.get(str(record.origin), none)].append((record, held))
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
     shared = {name: _shared(inside) for name, inside in ordered}
     found = tuple(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
 
+from luthier.core.marks import bare
 from luthier.core.records import Record
 from luthier.data.contents import answers, prompt
 from luthier.data.personal import hidden
@@ -46,8 +47,9 @@ class Texts:
         self._short = {name: s if often[s] == 1 else name for name, s in short.items()}
 
     def name(self, file: str) -> str:
-        """A file's name."""
-        return self._short.get(file, file)
+        """A file's name; rows that were made of it keep their mark."""
+        real = bare(file)
+        return self._short.get(real, real) + file[len(real) :]
 
     def place(self, place: str) -> str:
         """A row's place, or a file's."""

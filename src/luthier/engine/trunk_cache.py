@@ -198,10 +198,12 @@ def _micro_batches(examples: Sequence[Example], cut: Cut) -> Iterator[list[int]]
 
 
 def pooling(model: HeadedModel, head: str) -> Callable[[Batch], Tensor]:
-    """The pooled states ``[R, H]`` that a head's table asks for."""
+    """The states ``[R, H]`` that a head's table asks for: of whole segments, or of tokens."""
 
     def compute(batch: Batch) -> Tensor:
-        return model.pooled(batch, model.hidden(batch), batch.targets[head]["segment"])
+        table = batch.targets[head]
+        place = "position" if "position" in table else "segment"
+        return model.pooled(batch, model.hidden(batch), table[place])
 
     return compute
 

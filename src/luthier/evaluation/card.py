@@ -11,6 +11,7 @@ from luthier.core.rundir import RunDir, write_text
 from luthier.evaluation.report_classes import majority
 from luthier.models.heads import HEAD_FILE
 from luthier.models.load import read_note
+from luthier.models.worlds import WORLDS
 
 
 def write(run: RunDir) -> None:
@@ -91,9 +92,18 @@ def _loading(run: RunDir, adapter: bool) -> list[str]:
     if (run.model / HEAD_FILE).is_file():
         assert head is not None
         return _loading_pooled(adapter, head["pooling"])
-    task = "CausalLM" if head is None else "SequenceClassification"
+    task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
     model = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
-    more = f", num_labels={len(head['labels'])}" if adapter and head is not None else ""
+    more = f", num_labels={len(head['labels'])}" if adapter and head and head["labels"] else ""
+    if adapter and task == "MaskedLM":  # peft has no class of that name
+        return [
+            "from peft import PeftConfig, PeftModel",
+            "from transformers import AutoModelForMaskedLM, AutoTokenizer",
+            'base = PeftConfig.from_pretrained("model").base_model_name_or_path',
+            "base = AutoModelForMaskedLM.from_pretrained(base)",
+            'model = PeftModel.from_pretrained(base, "model")',
+            'tokenizer = AutoTokenizer.from_pretrained("model")',
+        ]
     library = "peft" if adapter else "transformers"
     return [
         f"from {library} import {model}",
@@ -125,6 +135,8 @@ def _kept(run: RunDir) -> list[str]:
     head = read_note(run.model).get("head")
     if head is None:
         return ["The chat template is saved with the tokenizer.", ""]
+    if not head["labels"]:
+        return ["It fills in masked tokens, and can be tuned further.", ""]
     names = ", ".join(f"`{name}`" for name in head["labels"][:12])
     more = len(head["labels"]) - 12
     if head["problem_type"] == "regression":

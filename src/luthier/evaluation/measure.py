@@ -16,7 +16,8 @@ from luthier.data.length import fit
 from luthier.evaluation.questions import Question
 from luthier.generation.sampling import Sampler, Sampling
 from luthier.models.heads import ClassifierModel
-from luthier.models.language_model import CausalModel
+from luthier.models.language_model import VocabularyModel
+from luthier.models.trunk import TrunkModel
 
 #: Tokens of a micro-batch without gradients.
 _TOKENS = 8192
@@ -30,19 +31,19 @@ def measure(metrics: Sequence[Metric], scored: Sequence[Scored]) -> None:
                 metric.update(item)
 
 
-def score_losses(model: CausalModel, examples: Sequence[Example], codec: Any) -> list[Scored]:
+def score_losses(model: VocabularyModel, examples: Sequence[Example], codec: Any) -> list[Scored]:
     """Losses of every target of every example, in order."""
     results: dict[int, Scored] = {}
-    for indices, batch in _batches(model, examples):
+    for indices, batch in batches(model, examples):
         logprobs, correct = model.logprobs(batch, model.hidden(batch))
-        owner = batch.targets["lm"]["example"]
+        owner = batch.targets[model.table]["example"]
         for number, index in enumerate(indices):
             mine = owner == number
             results[index] = Scored(
                 origin=examples[index].origin,
                 losses=-logprobs[mine].float().cpu().numpy(),
                 correct=correct[mine].cpu().numpy(),
-                bytes=spelled(examples[index], codec),
+                bytes=spelled(examples[index], codec, model.table),
             )
     return [results[i] for i in range(len(examples))]
 
@@ -58,7 +59,7 @@ def score_classes(
         texts: what a person reads, one an example, or none.
     """
     results: dict[int, Scored] = {}
-    for indices, batch in _batches(model, examples):
+    for indices, batch in batches(model, examples):
         segments = torch.arange(len(indices), device=model.device)
         pooled = model.pooled(batch, model.hidden(batch), segments)
         scores = model.outputs("classification", pooled).float().cpu()
@@ -98,6 +99,18 @@ def text_examples(
     return examples, notices
 
 
+def embed(model: ClassifierModel, texts: Sequence[str], codec: Any) -> tuple[Floats, list[str]]:
+    """Texts as pooled states of length one, ``[texts, H]``, and what was cut, in words."""
+    examples, notices = text_examples(texts, codec)
+    found: dict[int, Floats] = {}
+    for indices, batch in batches(model, examples):
+        segments = torch.arange(len(indices), device=model.device)
+        pooled = model.pooled(batch, model.hidden(batch), segments).float()
+        rows = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        found.update(zip(indices, rows, strict=True))
+    return np.stack([found[i] for i in range(len(examples))]), notices
+
+
 def in_words(model: ClassifierModel, found: Floats) -> str:
     """What a classifier says: a class, the classes above one half, or a number."""
     if model.problem_type == "regression":
@@ -125,30 +138,30 @@ def _label(model: ClassifierModel, example: Example) -> int | tuple[int, ...] | 
         return None
     if model.problem_type == "regression":
         return float(column[0])
+    if np.min(column[0]) < 0:  # a text whose label nobody knows
+        return None
     if model.problem_type == "multi_label":
         return tuple(int(i) for i in np.flatnonzero(column[0]))
     return int(column[0])
 
 
-def _batches(
-    model: CausalModel | ClassifierModel, examples: Sequence[Example]
-) -> Iterator[tuple[list[int], Batch]]:
+def batches(model: TrunkModel, examples: Sequence[Example]) -> Iterator[tuple[list[int], Batch]]:
     """Micro-batches in evaluation mode, without gradients."""
     sizes = [example.size for example in examples]
     was_training = model.module.training
     model.module.eval()
     try:
         with torch.no_grad():
-            for indices in micro_batches(sizes, max(_TOKENS, *sizes)):
+            for indices in micro_batches(sizes, max([_TOKENS, *sizes])) if sizes else ():
                 chosen = [examples[i] for i in indices]
                 yield indices, move(collate(chosen, **model.layout), model.device)
     finally:
         model.module.train(was_training)
 
 
-def spelled(example: Example, codec: Any) -> int:
+def spelled(example: Example, codec: Any, table: str = "lm") -> int:
     """UTF-8 bytes of the text that an example's targets spell."""
-    tokens = example.targets["lm"]["token"]
+    tokens = example.targets[table]["token"]
     return len(codec.decode(tokens.tolist()).encode())
 
 
@@ -169,6 +182,8 @@ def score_answers(sampler: Sampler, asked: Sequence[Question], sampling: Samplin
 def _carries(scored: Scored, need: str) -> bool:
     if need == "answers":
         return scored.answer is not None and bool(scored.references)
+    if need == "spans":
+        return scored.spans is not None and scored.said_spans is not None
     if need == "classes":
         return scored.probabilities is not None and isinstance(scored.label, int | tuple)
     if need == "numbers":

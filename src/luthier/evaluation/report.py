@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from luthier.core.rundir import RunDir, write_text
-from luthier.evaluation import report_classes
+from luthier.evaluation import report_classes, report_entities
 from luthier.evaluation import report_words as words
 from luthier.evaluation.report_data import Contents, Fields, mapping, number, read
 from luthier.evaluation.report_plots import Chart, Series, chart
@@ -136,7 +136,11 @@ def _context(run: Contents) -> dict[str, Any]:
         "caution": words.caution(run.evaluation),
         "notices": _notices(run),
         "verdicts": verdicts,
+        "sources": list(_sources(run.evaluation)),
+        "forgotten": words.forgotten(run.evaluation),
+        "old_rows": number(mapping(mapping(run.evaluation).get("retained")).get("rows")),
         "classes": classes,
+        "entities": report_entities.entities(run.evaluation),
         "majority": report_classes.majority(run.evaluation),
         "facts": _facts(run),
         "charts": _charts(run),
@@ -149,6 +153,15 @@ def _context(run: Contents) -> dict[str, Any]:
         ),
         "recipe": _recipe_lines(run.recipe),
     }
+
+
+def _sources(evaluation: Fields | None) -> Iterator[Fields]:
+    """Figures of each source of a mixture, where there are some."""
+    for name, value in mapping(mapping(evaluation).get("sources")).items():
+        found = words.verdicts(mapping(value))
+        if found:
+            rows = number(mapping(value).get("rows"))
+            yield {"name": name, "rows": int(rows or 0), "verdicts": found}
 
 
 def _subtitle(settings: Fields) -> str:

@@ -135,7 +135,7 @@ def classes(evaluation: Fields | None) -> Classes | None:
     if not names or (table is None and not known):
         return None
     confused = _confused(names, table) if table is not None else []
-    rows, more = _weakest(known)
+    rows, more = weakest(known, "class", "row")
     drawn = table is not None and len(names) <= DRAWN
     return Classes(
         lead=majority(evaluation),
@@ -250,8 +250,14 @@ def _summary(table: list[list[int]], confused: list[Confusion]) -> str:
     return f"{said} Most often confused: {most}."
 
 
-def _weakest(known: list[Fields]) -> tuple[list[ClassRow], str]:
-    """Table rows, worst F1 first, and what is left out, in words."""
+def weakest(known: list[Fields], noun: str, unit: str) -> tuple[list[ClassRow], str]:
+    """Table rows, worst F1 first, and what is left out, in words.
+
+    Args:
+        known: figures of each.
+        noun: what has figures: a class, a type.
+        unit: what is counted of it: rows, entities.
+    """
     told = [one for one in known if number(one.get("support"))]
     silent = len(known) - len(told)
     told.sort(key=lambda one: number(one.get("f1")) or 0.0)
@@ -264,14 +270,15 @@ def _weakest(known: list[Fields]) -> tuple[list[ClassRow], str]:
         )
         for one in told[:WEAKEST]
     ]
+    several = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     left = []
     if rest := told[WEAKEST:]:
         least = _score(rest[0].get("f1"))
-        others = "1 more class has" if len(rest) == 1 else f"{len(rest):,} more classes have"
+        others = f"1 more {noun} has" if len(rest) == 1 else f"{len(rest):,} more {several} have"
         left.append(f"{others} an F1 of {least} or more.")
     if silent:
-        others = "1 class has" if silent == 1 else f"{silent:,} classes have"
-        left.append(f"{others} no held-out row, so nothing is known of how well it is read.")
+        others = f"1 {noun} has" if silent == 1 else f"{silent:,} {several} have"
+        left.append(f"{others} no held-out {unit}, so nothing is known of how well it is read.")
     return rows, " ".join(left)
 
 

@@ -17,7 +17,7 @@ FEW_ROWS = 30
 MEANINGS = {
     "perplexity": ("Perplexity", "How surprised the model is by the right text; 1 is not at all"),
     "bits_per_byte": ("Bits per byte", "The same, comparable between tokenizers"),
-    "token_accuracy": ("Token accuracy", "Share of next tokens guessed right, 0 to 1"),
+    "token_accuracy": ("Token accuracy", "Share of tokens guessed right, 0 to 1"),
     "exact_match": ("Exact match", "Share of answers equal to the reference, 0 to 1"),
     "rouge_1": ("ROUGE-1", "Words shared with the reference, 0 to 1"),
     "rouge_2": ("ROUGE-2", "Word pairs shared with the reference, 0 to 1"),
@@ -32,6 +32,9 @@ MEANINGS = {
     "precision_weighted": ("Weighted precision", "The same; every class counts by its rows"),
     "recall_macro": ("Macro recall", "Of what is truly a class, how much is found"),
     "recall_weighted": ("Weighted recall", "The same; every class counts by its rows"),
+    "entity_f1": ("Entity F1", "Entities right from first word to last, in both ways, 0 to 1"),
+    "entity_precision": ("Entity precision", "Of the entities marked, how many are right"),
+    "entity_recall": ("Entity recall", "Of the true entities, how many are found"),
     "mean_squared_error": ("Mean squared error", "Miss of the number, squared; large ones tell"),
     "mean_absolute_error": ("Mean absolute error", "How far off the number is on average"),
     "pearson": ("Pearson’s r", "Whether predictions rise with the truth, −1 to 1"),
@@ -179,6 +182,11 @@ def verdicts(evaluation: Fields | None) -> list[Verdict]:
     """The table's rows, in the order of the file."""
     metrics = mapping(mapping(evaluation).get("metrics"))
     return [_verdict(name, mapping(fields)) for name, fields in metrics.items()]
+
+
+def forgotten(evaluation: Fields | None) -> list[Verdict]:
+    """The table's rows on what the model could do before; empty where the run has none."""
+    return verdicts(mapping(mapping(evaluation).get("retained")))
 
 
 def headline(evaluation: Fields | None) -> Headline | None:

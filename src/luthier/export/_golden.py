@@ -15,8 +15,8 @@ from luthier.core.rundir import RunDir, read_lines
 from luthier.data.batching import collate
 from luthier.data.template import TokenizerCodec
 from luthier.models.heads import ClassifierModel
-from luthier.models.language_model import CausalModel
 from luthier.models.load import Loaded
+from luthier.models.trunk import TrunkModel
 
 #: Asked where a run kept no samples.
 _BUILT_IN = (
@@ -48,7 +48,7 @@ def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
     return made
 
 
-def answer(model: CausalModel | ClassifierModel, prompt: Sequence[int]) -> Tensor:
+def answer(model: TrunkModel, prompt: Sequence[int]) -> Tensor:
     """A model's logits on a prompt: of every token, or of its classes."""
     if isinstance(model, ClassifierModel):
         return class_logits(model, prompt)

@@ -17,6 +17,7 @@ from luthier.core.rundir import RunDir
 from luthier.export import _golden
 from luthier.models import heads
 from luthier.models.load import Loaded, read_note, save_note
+from luthier.models.worlds import WORLDS
 
 #: Merging in float32 rounds each weight once.
 TOLERANCE = 1e-4
@@ -41,19 +42,18 @@ def write(run: RunDir, loaded: Loaded, folder: Path) -> None:
 
 def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """What plain transformers computes from the folder; a linear head on a trunk is ours."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    import transformers
 
     if (folder / heads.HEAD_FILE).is_file():
         model = heads.ClassifierModel(heads.PooledClassifier.from_pretrained(folder))
         return [_golden.class_logits(model, prompt) for prompt in prompts]
-    if read_note(folder).get("head") is not None:
-        classifier = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        classifier.eval()
-        with torch.no_grad():
-            return [classifier(torch.tensor([list(p)])).logits.float() for p in prompts]
-    module = AutoModelForCausalLM.from_pretrained(
+    head = read_note(folder).get("head")
+    task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
+    module = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
+    if head is not None and head["kind"] == "classification":
+        module.eval()
+        with torch.no_grad():
+            return [module(torch.tensor([list(p)])).logits.float() for p in prompts]
     return [_golden.logits(module, prompt) for prompt in prompts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.importing.sheet import SAME, Sheet
+from luthier.importing.sheet import SAME, Listed, Sheet
 
 _SAME = {
     **SAME,
@@ -119,41 +119,40 @@ def _optimizer(sheet: Sheet) -> None:
 
 def _data(sheet: Sheet) -> str:
     """The sources, and what is learned of them."""
-    sources: list[str] = []
-    formats: set[str] = set()
-    columns: dict[str, str] = {}
-    for entry in sheet.take("datasets", []):
-        one = dict(entry) if isinstance(entry, dict) else {"path": entry}
-        sources += _sources(one)
-        shape = one.pop("type", None)
-        fields = {**one, **shape} if isinstance(shape, dict) else one
-        for key, field in _COLUMNS.items():
-            if (column := fields.pop(key, None)) is not None and column != field:
-                columns[field] = str(column)
-        if isinstance(shape, str):
-            formats.add(_FORMATS.get(shape.split(".")[0].split(":")[0], ""))
-            if shape not in _FORMATS:
-                sheet.otherwise.append(f"type {shape}: the format is recognised and said")
-        for key in ("ds_type", "name", "num_proc"):
-            fields.pop(key, None)
-        for key, value in fields.items():
-            if key != "type" and value not in (None, "", False):
-                sheet.lacking(f"datasets.{key}", value)
-    if sources:
-        sheet.put("data.train", sources[0] if len(sources) == 1 else sources)
+    listed = [_listed(sheet, entry) for entry in sheet.take("datasets", [])]
+    if listed:
+        sheet.sources(listed)
     else:
         sheet.without.append("datasets: none was named; say data.train")
-    if len(formats) == 1 and "" not in formats:
-        sheet.put("data.format", formats.pop())
-    if columns:
-        sheet.put("data.columns", columns)
     held = [_sources(dict(e)) for e in sheet.take("test_datasets", []) if isinstance(e, dict)]
     if held:
         sheet.put("data.validation", [file for each in held for file in each])
         sheet.take("val_set_size")
     elif sheet.recipe.get("data", {}).get("validation") is None:
         sheet.put("data.validation", 0.0)  # nothing is held out there unless it is asked for
-    return "language_modeling" if sheet.recipe.get("data", {}).get("format") == "text" else "sft"
+    raw = bool(listed) and all(one.format == "text" for one in listed)
+    return "language_modeling" if raw else "sft"
+
+
+def _listed(sheet: Sheet, entry: Any) -> Listed:
+    """One data set; what has no equal here is said."""
+    one = dict(entry) if isinstance(entry, dict) else {"path": entry}
+    found = Listed(_sources(one))
+    shape = one.pop("type", None)
+    fields = {**one, **shape} if isinstance(shape, dict) else one
+    for key, name in _COLUMNS.items():
+        if (column := fields.pop(key, None)) is not None and column != name:
+            found.columns[name] = str(column)
+    if isinstance(shape, str):
+        found.format = _FORMATS.get(shape.split(".")[0].split(":")[0], "")
+        if shape not in _FORMATS:
+            sheet.otherwise.append(f"type {shape}: the format is recognised and said")
+    for key in ("ds_type", "name", "num_proc"):
+        fields.pop(key, None)
+    for key, value in fields.items():
+        if key != "type" and value not in (None, "", False):
+            sheet.lacking(f"datasets.{key}", value)
+    return found
 
 
 def _sources(entry: dict[str, Any]) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.importing.sheet import SAME, Sheet
+from luthier.importing.sheet import SAME, Listed, Sheet
 
 _SAME = {
     **SAME,
@@ -44,6 +45,8 @@ _ALWAYS = (
     "model_type",
 )
 _OBJECTIVES = {"sft": "sft", "pt": "language_modeling"}
+#: How an epoch ends there, and its length here.
+_EPOCHS = {"interleave_under": "first_exhausted", "interleave_over": "all_exhausted"}
 #: What it calls its columns, and what the formats here call them.
 _COLUMNS = {
     "prompt": "instruction",
@@ -111,36 +114,64 @@ def _method(sheet: Sheet) -> None:
 def _data(sheet: Sheet) -> None:
     folder = sheet.folder / str(sheet.take("dataset_dir", "data"))
     known = _known(folder / "dataset_info.json")
-    for key, path in (("dataset", "data.train"), ("eval_dataset", "data.validation")):
-        names = sheet.take(key, [])
-        if isinstance(names, str):
-            names = [name.strip() for name in names.split(",")]
-        sources = [_source(sheet, name, known, folder) for name in names]
-        if sources:
-            sheet.put(path, sources[0] if len(sources) == 1 else sources)
+    listed = [_source(sheet, name, known, folder) for name in _names(sheet, "dataset")]
+    _interleaved(sheet, listed)
+    held = [_source(sheet, name, known, folder) for name in _names(sheet, "eval_dataset")]
+    if listed:
+        sheet.sources(listed)
+    if held:
+        files = [file for one in held for file in one.files]
+        sheet.put("data.validation", files[0] if len(files) == 1 else files)
+        if not listed or "mixture" in sheet.recipe["data"]:
+            sheet.reading(held[0])
+            for entry in sheet.recipe["data"].get("mixture", []):
+                entry.setdefault("columns", {})  # those are of the held-out rows
     share = sheet.take("val_size", 0.0)
     if "validation" not in sheet.recipe.get("data", {}):
         sheet.put("data.validation", share)
 
 
-def _source(sheet: Sheet, name: str, known: dict[str, Any], folder: Path) -> str:
+def _interleaved(sheet: Sheet, listed: Sequence[Listed]) -> None:
+    """Shares of the data sets, where they are not read one after the other."""
+    how, probabilities = sheet.take("mix_strategy", "concat"), sheet.take("interleave_probs")
+    if isinstance(probabilities, str):
+        probabilities = [float(each) for each in probabilities.split(",")]
+    if len(listed) < 2:
+        return
+    if how not in _EPOCHS:
+        if how != "concat":
+            sheet.lacking("mix_strategy", how, "every row is seen once an epoch here")
+        if probabilities is not None:
+            sheet.lacking("interleave_probs", probabilities, "rows were not interleaved")
+        return
+    given = probabilities or [1.0] * len(listed)
+    for one, share in zip(listed, given, strict=False):
+        one.share = share / sum(given)
+    sheet.put("data.epoch_length", _EPOCHS[how])
+    sheet.otherwise.append("interleave_probs: each epoch draws exactly these shares")
+
+
+def _names(sheet: Sheet, key: str) -> list[str]:
+    names = sheet.take(key, [])
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+
+
+def _source(sheet: Sheet, name: str, known: dict[str, Any], folder: Path) -> Listed:
     entry = known.get(name)
     if entry is None:
         if "." in name or "/" in name:
-            return name
+            return Listed([name])
         sheet.without.append(
             f"dataset: {name} (not in {folder / 'dataset_info.json'}; say its file)"
         )
-        return f"{name}.json"
-    for theirs, ours in _COLUMNS.items():
-        column = entry.get("columns", {}).get(theirs)
-        if column is not None and column != ours:
-            sheet.put(f"data.columns.{ours}", column)
+        return Listed([f"{name}.json"])
+    columns = {ours: entry.get("columns", {}).get(theirs) for theirs, ours in _COLUMNS.items()}
+    renames = {ours: column for ours, column in columns.items() if column not in (None, ours)}
     if "file_name" in entry:
-        return str(folder / entry["file_name"])
+        return Listed([str(folder / entry["file_name"])], columns=renames)
     split = entry.get("split")
     hub = str(entry.get("hf_hub_url", name))
-    return f"{hub}:{split}" if split and split != "train" else hub
+    return Listed([f"{hub}:{split}" if split and split != "train" else hub], columns=renames)
 
 
 def _known(path: Path) -> dict[str, Any]:

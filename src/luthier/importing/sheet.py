@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ SAME = {
 }
 #: A number that YAML 1.1 takes for a word.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass
+class Listed:
+    """A data set that a configuration names.
+
+    Attributes:
+        files: its files, or its name on the hub.
+        format: its format here; empty where it is recognised.
+        columns: renames, the format's field to the data's column.
+        share: of an epoch, where one is asked for.
+    """
+
+    files: list[str]
+    format: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    share: float | None = None
 
 
 class Sheet:
@@ -66,6 +84,28 @@ class Sheet:
         for key in way:
             place = place.setdefault(key, {})
         place[last] = value
+
+    def sources(self, listed: Sequence[Listed]) -> None:
+        """Training rows: files that are read alike, or a mixture."""
+        read = [(one.format, one.columns) for one in listed]
+        if all(each == read[0] for each in read) and all(one.share is None for one in listed):
+            files = [file for one in listed for file in one.files]
+            self.put("data.train", files[0] if len(files) == 1 else files)
+            self.reading(listed[0])
+            return
+        mixture = []
+        for one in listed:
+            entry: dict[str, Any] = {"source": one.files[0] if len(one.files) == 1 else one.files}
+            known = {"share": one.share, "format": one.format, "columns": one.columns}
+            mixture.append({**entry, **{key: value for key, value in known.items() if value}})
+        self.put("data.mixture", mixture)
+
+    def reading(self, one: Listed) -> None:
+        """How rows are read that say nothing of their own."""
+        if one.format:
+            self.put("data.format", one.format)
+        if one.columns:
+            self.put("data.columns", one.columns)
 
     def moved(self, names: Mapping[str, str]) -> None:
         """Keys that mean here what they mean there, under another name."""

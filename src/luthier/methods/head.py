@@ -32,7 +32,7 @@ class Method(PlainMethod):
 
     def supports(self, objective: Objective) -> str | None:
         """Objectives with a head of their own."""
-        if all(head.kind == "lm" for head in objective.heads):
+        if all(head.kind in ("lm", "masked_lm") for head in objective.heads):
             return (
                 f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "
                 "language-model head, which is pretrained: take lora or full"

@@ -201,7 +201,8 @@ def _inner(model: nn.Module) -> Any:
 def _task(model: nn.Module) -> dict[str, Any]:
     """What peft must know of the heads: its own kinds of models save and exclude them."""
     if heads := list(head_names(model)):
-        return {"task_type": "SEQ_CLS", "modules_to_save": heads, "exclude_modules": heads}
+        task = getattr(model, "adapter_task", "SEQ_CLS")
+        return {"task_type": task, "modules_to_save": heads, "exclude_modules": heads}
     if hasattr(model, "prepare_inputs_for_generation"):
         return {"task_type": "CAUSAL_LM"}
     return {"task_type": "FEATURE_EXTRACTION"}

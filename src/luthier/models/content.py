@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from luthier.core import cache
-from luthier.models.load import locate
+from luthier.models.load import base_of, locate
 
 #: Of a large file: so many blocks of so many bytes, evenly spread, the first and the last included.
 _BLOCKS, _BYTES = 64, 1 << 16
@@ -23,6 +23,36 @@ def fingerprint(name: str) -> str | None:
         return None
     files = sorted(p for p in Path(where.name).iterdir() if p.suffix in (".safetensors", ".json"))
     return cache.key([[p.name, p.stat().st_size, _sampled(p)] for p in files])
+
+
+def whole(name: str) -> str | None:
+    """The same of every byte, of an adapter's base as well, and of a hub id that is cached."""
+    where = locate(name)
+    folders = [Path(where.name)]
+    if where.kind == "adapter":
+        base = whole(base_of(folders[0]).name)
+        return None if base is None else cache.key(base, _every(folders[0]))
+    if where.kind == "hub":
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(
+            where.name,
+            "config.json",
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return None if found is None else cache.key(_every(Path(found).parent))
+    return cache.key(_every(folders[0]))
+
+
+def _every(folder: Path) -> list[list[str]]:
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json"))
+    made = []
+    for path in files:
+        with path.open("rb") as stream:
+            made.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
+    return made
 
 
 def _sampled(path: Path) -> str:

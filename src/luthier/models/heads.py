@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.records import Batch
-from luthier.models.trunk import TrunkModel
+from luthier.models.headed import HeadedTrunk, World, fresh, is_encoder
 from luthier.ops.anatomy import unwrapped
 
 #: The linear head of a :class:`PooledClassifier`, beside its trunk.
 HEAD_FILE = "head.safetensors"
-#: Largest difference between our path to an architecture's own logits and its own.
-_TOLERANCE = 1e-4
+#: In a config: how the sentence encoder pooled that the model was made of.
+POOLING_NOTE = "sentence_pooling"
 
 
 class PooledClassifier(nn.Module):
@@ -54,7 +54,7 @@ class PooledClassifier(nn.Module):
         self.pooling = pooling
         self.dropout = nn.Dropout(_head_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, classes)
-        _fresh(self.classifier, config)
+        fresh(self.classifier, config)
 
     @property
     def config(self) -> Any:
@@ -102,7 +102,7 @@ class PooledClassifier(nn.Module):
         return made
 
 
-class ClassifierModel(TrunkModel):
+class ClassifierModel(HeadedTrunk):
     """A classifier as objectives see it; see :class:`luthier.core.contracts.HeadedModel`.
 
     Args:
@@ -119,20 +119,15 @@ class ClassifierModel(TrunkModel):
         return cast("nn.Module", base.base_model)
 
     @property
-    def causal(self) -> bool:
-        """Decoders are; encoders see a segment wholly."""
-        return not is_encoder(self.config)
+    def head(self) -> Head:
+        """The classification head."""
+        labels = self.labels
+        return Head("classification", len(labels), self.pooling, labels, self.problem_type)
 
     @property
     def pooling(self) -> str:
         """How a segment becomes one vector."""
         return str(getattr(self.base, "pooling", None) or native_pooling(self.config))
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes' names, in the order of the outputs."""
-        names = self.base.config.id2label
-        return tuple(str(names[i]) for i in range(len(names)))
 
     @property
     def problem_type(self) -> str:
@@ -171,34 +166,13 @@ class ClassifierModel(TrunkModel):
         base = self.base
         if isinstance(base, PooledClassifier):
             return
-        tokens = torch.arange(3, 11, device=self.device)[None] % self.config.vocab_size
-        training = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                self._attend(self.padded_attention)
-                own = base(input_ids=tokens).logits.float()
-                states = self.trunk(input_ids=tokens).last_hidden_state[0]
-                rows = {"first": states[:1], "last": states[-1:], "mean": states.mean(0)[None]}
-                ours = own_head(base, rows[self.pooling]).float()
-        except (AttributeError, TypeError, RuntimeError, ValueError) as error:
-            raise _not_understood(self.config.model_type) from error
-        finally:
-            self.module.train(training)
-        if own.shape != ours.shape or float((own - ours).abs().max()) > _TOLERANCE:
+
+        def ours(states: Tensor) -> Tensor:
+            rows = {"first": states[:1], "last": states[-1:], "mean": states.mean(0)[None]}
+            return own_head(base, rows[self.pooling])
+
+        if not self.agrees(ours):
             raise _not_understood(self.config.model_type)
-
-    def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """A classifier has no language-model head."""
-        raise AssertionError("a classifier has no language-model head")
-
-    def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """A classifier has no language-model head."""
-        raise AssertionError("a classifier has no language-model head")
-
-    def logits(self, rows: Tensor) -> Tensor:
-        """A classifier has no language-model head."""
-        raise AssertionError("a classifier has no language-model head")
 
 
 def own_head(base: Any, rows: Tensor) -> Tensor:
@@ -223,14 +197,6 @@ def head_modules(base: Any, missing: Iterable[str]) -> tuple[str, ...]:
     if any(name.startswith(f"{pooler}.") for name in missing):
         names.insert(0, pooler)
     return tuple(names)
-
-
-def is_encoder(config: Any) -> bool:
-    """Whether tokens see the whole text."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return masked and not getattr(config, "is_decoder", False)
 
 
 def native_pooling(config: Any) -> str:
@@ -291,7 +257,7 @@ def build(
     if old is not None and not again:
         said = [f"{said[0]}; the model's own head is another"]
         for each in module.head_names:
-            module.get_submodule(each).apply(lambda layer: _fresh(layer, config))
+            module.get_submodule(each).apply(lambda layer: fresh(layer, config))
     return module, said
 
 
@@ -324,8 +290,11 @@ def _prepared(name: str, head: Head, config: Any, options: dict[str, Any]) -> st
     config.label2id = {label: i for i, label in enumerate(head.labels)}
     kind = head.problem_type or "single_label"
     config.problem_type = kind if kind == "regression" else f"{kind}_classification"
-    saved = saved_pooling(Path(name))
-    return head.pooling or saved or sentence_pooling(name, options) or native_pooling(config)
+    said = saved_pooling(Path(name)) or sentence_pooling(name, options, config)
+    return head.pooling or said or native_pooling(config)
+
+
+WORLD = World("SequenceClassification", ClassifierModel, kept, build, empty)
 
 
 def saved_pooling(folder: Path) -> str | None:
@@ -336,12 +305,17 @@ def saved_pooling(folder: Path) -> str | None:
         return str(stream.metadata()["pooling"])
 
 
-def sentence_pooling(name: str, options: dict[str, Any]) -> str | None:
-    """What a sentence encoder says of its pooling (``1_Pooling/config.json``), if it is one."""
+def sentence_pooling(name: str, options: dict[str, Any], config: Any) -> str | None:
+    """What a sentence encoder says of its pooling (``1_Pooling/config.json``), if it is one.
+
+    What was made of one by other training says it in its ``config``.
+    """
     import json
 
     from transformers.utils.hub import cached_file
 
+    if noted := getattr(config, POOLING_NOTE, None):
+        return str(noted)
     keep = {k: v for k, v in options.items() if k in ("revision", "local_files_only")}
     found = cached_file(
         name,
@@ -356,14 +330,6 @@ def sentence_pooling(name: str, options: dict[str, Any]) -> str | None:
     modes = {"mean": "mean_tokens", "first": "cls_token", "last": "lasttoken"}
     chosen = [ours for ours, theirs in modes.items() if said.get(f"pooling_mode_{theirs}")]
     return chosen[0] if len(chosen) == 1 else None
-
-
-def _fresh(layer: nn.Module, config: Any) -> None:
-    """New weights for a linear layer, as pretrained models' own heads begin."""
-    if isinstance(layer, nn.Linear):
-        nn.init.normal_(layer.weight, std=getattr(config, "initializer_range", None) or 0.02)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def _head_dropout(config: Any) -> float:

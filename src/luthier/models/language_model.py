@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,28 +18,24 @@ from luthier.ops.cross_entropy import head_cross_entropy, linear_cross_entropy
 from luthier.ops.logprobs import token_logprobs
 
 
-class CausalModel(TrunkModel):
-    """A decoder with its language-model head, possibly under adapters.
+class VocabularyModel(TrunkModel):
+    """A trunk under a head that gives every token of the vocabulary a score."""
 
-    Args:
-        module: a transformers model for causal language modelling, or a peft model around one.
-    """
+    #: The table whose tokens it scores.
+    table: ClassVar[str] = "lm"
 
-    @property
-    def trunk(self) -> nn.Module:
-        """The decoder below the head."""
-        decoder = self.base.get_decoder()
-        assert isinstance(decoder, nn.Module)
-        return decoder
+    def features(self, rows: Tensor) -> Tensor:
+        """What the output matrix reads of hidden states: ``[R, H] -> [R, H]``."""
+        return rows
 
     def nll(self, batch: Batch, hidden: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Weighted sum of the ``lm`` table's negative log-likelihoods, in nats."""
-        table = batch.targets["lm"]
-        rows = hidden.index_select(0, table["position"])
+        """Weighted sum of the table's negative log-likelihoods, in nats."""
+        table = batch.targets[self.table]
+        rows = self.features(hidden.index_select(0, table["position"]))
         head = self._plain_head()
         if head is None:
             return head_cross_entropy(
-                self.logits,
+                self._scores,
                 rows,
                 table["token"],
                 table["weight"],
@@ -60,28 +56,20 @@ class CausalModel(TrunkModel):
 
     def logprobs(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Each target's log-probability ``[R]`` and whether it was the most likely ``[R]``."""
-        table = batch.targets["lm"]
+        table = batch.targets[self.table]
         rows = hidden.index_select(0, table["position"])
         return token_logprobs(self.logits, rows, table["token"], self.config.vocab_size)
 
     def logits(self, rows: Tensor) -> Tensor:
         """``[R, H] -> [R, V]``, with the architecture's own scaling and cap."""
+        return self._scores(self.features(rows))
+
+    def _scores(self, rows: Tensor) -> Tensor:
         out: Tensor = self.base.get_output_embeddings()(rows)
         softcap, scale = self._logit_shape()
         if scale != 1.0:
             out = out * scale
         return out if softcap is None else torch.tanh(out / softcap) * softcap
-
-    @contextmanager
-    def generating(self) -> Iterator[Any]:
-        """The module in evaluation mode with transformers' own attention and cache."""
-        training = self.module.training
-        self._attend(self.padded_attention)
-        self.module.eval()
-        try:
-            yield self.module
-        finally:
-            self.module.train(training)
 
     def _plain_head(self) -> nn.Linear | None:
         """The head where it is one plain matrix; ``None`` where an adapter sits on it."""
@@ -94,3 +82,35 @@ class CausalModel(TrunkModel):
         scale = float(getattr(config, "logit_scale", None) or 1.0)
         divisor = float(getattr(config, "logits_scaling", None) or 1.0)
         return getattr(config, "final_logit_softcapping", None), scale / divisor
+
+
+class CausalModel(VocabularyModel):
+    """A decoder with its language-model head, possibly under adapters.
+
+    Args:
+        module: a transformers model for causal language modelling, or a peft model around one.
+    """
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The decoder below the head."""
+        decoder = self.base.get_decoder()
+        assert isinstance(decoder, nn.Module)
+        return decoder
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """What ends an answer, as the model's own generation config has it."""
+        own = self.base.generation_config.eos_token_id
+        return tuple(own) if isinstance(own, list) else () if own is None else (own,)
+
+    @contextmanager
+    def generating(self) -> Iterator[Any]:
+        """The module in evaluation mode with transformers' own attention and cache."""
+        training = self.module.training
+        self._attend(self.padded_attention)
+        self.module.eval()
+        try:
+            yield self.module
+        finally:
+            self.module.train(training)

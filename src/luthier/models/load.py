@@ -16,9 +16,12 @@ from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
-from luthier.models import heads
+from luthier.models import worlds
 from luthier.models.heads import ClassifierModel, PooledClassifier
 from luthier.models.language_model import CausalModel
+from luthier.models.layers import student
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel
 from luthier.ops import bottleneck
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
@@ -50,7 +53,7 @@ class Loaded:
         said: what was decided on the way, for the user to read.
     """
 
-    model: CausalModel | ClassifierModel
+    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
@@ -63,12 +66,8 @@ class Loaded:
 
     @property
     def head(self) -> Head | None:
-        """The classification head, ``None`` of a language model."""
-        model = self.model
-        if isinstance(model, CausalModel):
-            return None
-        labels = model.labels
-        return Head("classification", len(labels), model.pooling, labels, model.problem_type)
+        """The head beside the language model's, ``None`` of a language model."""
+        return self.model.head
 
 
 def locate(name: str, *, weights: bool = True) -> Where:
@@ -113,7 +112,7 @@ def load(
         spec: name, or the recipe's model part.
         device: where to put it; the CPU if unset.
         adapter: whether an adapter is put on its base; without it the base alone is loaded.
-        head: a classification head that is wanted; if unset, the one that the model has.
+        head: a head that is wanted; if unset, the one that the model has.
         seed: of a fresh head's weights.
 
     Raises:
@@ -122,30 +121,29 @@ def load(
     spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
     where, base, options = _found(spec)
     own = _adapter_head(where) if where.kind == "adapter" else None
-    if own is not None and head is not None and head.labels != own.labels:
+    if own is not None and head is not None and (head.kind, head.labels) != (own.kind, own.labels):
+        other = "classifies into other classes" if head.kind == own.kind else "has another head"
         raise RecipeError(
-            f"the adapter '{spec.name}' classifies into other classes",
+            f"the adapter '{spec.name}' {other}",
             cure="export it merged and start from that, or start from its base",
         )
-    module, said = _weights(base, options, head or own, seed, spec.dropout)
-    home = (
-        where
-        if where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
-        else base
-    )
-    tokenizer = _tokenizer(home, options)
+    module, said, found = _weights(base, options, head or own, seed, spec.dropout)
+    tokenizer = tokenizer_of(spec)
     if where.kind == "adapter" and adapter:
         module = _adapter(module, where.name)
+    if spec.layers is not None:
+        module = student(module, spec.layers)
+        said.append(f"{module.config.num_hidden_layers} of the model's layers: {spec.layers}")
     module.to(device or torch.device("cpu"))
-    if isinstance(module, PooledClassifier) or hasattr(module, "head_names"):
-        classifier = ClassifierModel(module)
-        classifier.check()
-        return Loaded(classifier, tokenizer, spec.name or "", said)
+    if found is not None:
+        headed = worlds.WORLDS[found.kind].model(module)
+        headed.check()
+        return Loaded(headed, tokenizer, spec.name or "", said)
     return Loaded(CausalModel(module), tokenizer, spec.name or "", said)
 
 
 def known_head(spec: ModelSpec) -> Head | None:
-    """The classification head that a pretrained model comes with; no weight is loaded.
+    """The head beside the language model's that a pretrained model has; no weight is loaded.
 
     Raises:
         UserError: there is no such model.
@@ -155,14 +153,14 @@ def known_head(spec: ModelSpec) -> Head | None:
     where, base, options = _found(spec)
     if where.kind == "adapter":
         return _adapter_head(where)
-    return heads.kept(base.name, _config(base, options, None))
+    return worlds.kept(base.name, _config(base, options, None))
 
 
 def _found(spec: ModelSpec) -> tuple[Where, Where, dict[str, Any]]:
     """Where a model lies, where its base does, and the options to load that with."""
     assert spec.name is not None
     where = locate(spec.name)
-    base = _base_of(Path(where.name)) if where.kind == "adapter" else where
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     options = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -178,6 +176,17 @@ def tokenizer_at(where: Where) -> Any:
         UserError: there is none, or it cannot be reached.
     """
     return _tokenizer(where, {"local_files_only": where.kind != "hub"})
+
+
+def tokenizer_of(spec: ModelSpec) -> Any:
+    """The tokenizer of a pretrained model: an adapter's own, or its base's.
+
+    Raises:
+        UserError: there is none, or it cannot be reached.
+    """
+    where, base, options = _found(spec)
+    own = where.kind == "adapter" and (Path(where.name) / "tokenizer.json").exists()
+    return _tokenizer(where if own else base, options)
 
 
 def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
@@ -259,7 +268,12 @@ def _folder(path: Path) -> Where:
     raise RecipeError(f"'{path}' holds no model: neither config.json nor adapter_config.json")
 
 
-def _base_of(adapter: Path) -> Where:
+def base_of(adapter: Path) -> Where:
+    """What an adapter stands on.
+
+    Raises:
+        UserError: it does not say.
+    """
     note = read_note(adapter).get("base")
     if (adapter / bottleneck.CONFIG).is_file():
         config = bottleneck.read_config(adapter)
@@ -288,17 +302,19 @@ def _config(where: Where, options: dict[str, Any], dropout: float | None) -> Any
 
 def _weights(
     where: Where, options: dict[str, Any], head: Head | None, seed: int, dropout: float | None
-) -> tuple[nn.Module, list[str]]:
+) -> tuple[nn.Module, list[str], Head | None]:
+    """The module, what was decided on the way, and its head where it is no language model."""
     from transformers import AutoModelForCausalLM
 
     config = _config(where, options, dropout)
-    head = head or heads.kept(where.name, config)
+    head = head or worlds.kept(where.name, config)
     module: nn.Module
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             if head is not None:
-                return heads.build(where.name, head, options, config, seed)
+                built = worlds.WORLDS[head.kind].build(where.name, head, options, config, seed)
+                return (*built, head)
             module, found = AutoModelForCausalLM.from_pretrained(
                 where.name,
                 config=config,
@@ -311,7 +327,7 @@ def _weights(
         raise _load_error(where, error) from error
     fresh = sorted(found["missing_keys"])
     said = [f"{len(fresh)} weights are not in the files and start fresh: {', '.join(fresh[:5])}"]
-    return module, said if fresh else []
+    return module, said if fresh else [], None
 
 
 def _adapter_head(where: Where) -> Head | None:

@@ -11,9 +11,10 @@ from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
 from luthier.models import heads
-from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
-from luthier.models.load import Loaded, _base_of, from_scratch, locate, tokenizer_at
+from luthier.models.layers import shortened
+from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
+from luthier.models.worlds import WORLDS
 from luthier.ops import bottleneck
 
 
@@ -26,7 +27,7 @@ def skeleton(
         spec: the recipe's model part.
         tokenizer: of a model from scratch.
         seed: of a model from scratch.
-        head: a classification head that is wanted.
+        head: a head that is wanted.
 
     Raises:
         UserError: not found, or no model with the wanted head.
@@ -36,15 +37,13 @@ def skeleton(
             return from_scratch(spec, tokenizer, seed)
     assert spec.name is not None
     where = locate(spec.name)
-    folder = Path(where.name)
-    base = _base_of(folder) if where.kind == "adapter" else where
-    own = where.kind == "adapter" and (folder / "tokenizer.json").exists()
+    base = base_of(Path(where.name)) if where.kind == "adapter" else where
     module = _empty(base.name, spec, head)
-    if (folder / bottleneck.CONFIG).is_file():
+    if (Path(where.name) / bottleneck.CONFIG).is_file() and spec.layers is None:
         with torch.device("meta"):
-            shape = bottleneck.Shape(**bottleneck.read_config(folder)["shape"])
+            shape = bottleneck.Shape(**bottleneck.read_config(Path(where.name))["shape"])
             bottleneck.Adapters.of(module).add(bottleneck.DEFAULT, shape)
-    elif where.kind == "adapter":
+    elif where.kind == "adapter" and spec.layers is None:
         from peft import PeftConfig, get_peft_model
 
         with torch.device("meta"):
@@ -53,8 +52,8 @@ def skeleton(
                 module.trunk = get_peft_model(module.trunk, asked)
             else:
                 module = get_peft_model(module, asked)
-    model = ClassifierModel(module) if head is not None else CausalModel(module)
-    return Loaded(model, tokenizer_at(where if own else base), spec.name)
+    model = CausalModel(module) if head is None else WORLDS[head.kind].model(module)
+    return Loaded(model, tokenizer_of(spec), spec.name)
 
 
 def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
@@ -65,8 +64,11 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
         options["revision"] = spec.revision
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=spec.offline, **options)
+        if spec.layers is not None:
+            config, _ = shortened(config, spec.layers)
         if head is not None:
-            return heads.empty(name, head, config, {"local_files_only": spec.offline, **options})
+            options["local_files_only"] = spec.offline
+            return WORLDS[head.kind].empty(name, head, config, options)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code

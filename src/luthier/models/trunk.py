@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.core.contracts import Head
 from luthier.core.contracts_models import STATES
 from luthier.core.records import Batch
 from luthier.models.halves import Halves
@@ -35,6 +36,11 @@ class TrunkModel:
     def config(self) -> Any:
         """The text model's config."""
         return self.base.config.get_text_config()
+
+    @property
+    def head(self) -> Head | None:
+        """The head beside the language model's, ``None`` of a language model."""
+        return None
 
     @property
     def trunk(self) -> nn.Module:

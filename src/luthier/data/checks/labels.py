@@ -12,7 +12,8 @@ import numpy as np
 
 from luthier.core.errors import nearest
 from luthier.core.findings import Code, Finding
-from luthier.core.records import Labelled
+from luthier.core.records import Labelled, Tagged
+from luthier.core.tags import types
 from luthier.data.checks._base import TRAIN, Known, Seen
 from luthier.data.checks._base import Check as Base
 
@@ -62,6 +63,7 @@ class Check(Base):
 
     def __init__(self, known: Known) -> None:
         super().__init__(known)
+        self._types: dict[str, set[str]] = defaultdict(set)
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._numbers: dict[str, int] = {}
         self._rows = array("I")
@@ -70,6 +72,9 @@ class Check(Base):
 
     def see(self, seen: Seen) -> Iterable[Finding]:
         """A label that the training rows, or the recipe, do not have."""
+        if isinstance(seen.record, Tagged):
+            yield from self._entities(seen, seen.record)
+            return
         labels = seen.record.label if isinstance(seen.record, Labelled) else ()
         names = (labels,) if isinstance(labels, str) else labels
         if isinstance(names, float) or any(map(_DECIMAL.fullmatch, names)):
@@ -87,6 +92,16 @@ class Check(Base):
             self._rows.append(seen.number)
             self._label.append(self._numbers.setdefault(seen.label, len(self._numbers)))
             self._length.append(min(len(seen.whole), 2**31))
+
+    def _entities(self, seen: Seen, record: Tagged) -> Iterable[Finding]:
+        """A type of entities that the training rows, or the recipe, do not have."""
+        found = types(record.tags)
+        named = self.known.splits_known and seen.split != TRAIN and TRAIN in self._types
+        allowed = types(self.known.classes) or (self._types[TRAIN] if named else set())
+        for name in sorted(found - allowed) if allowed else ():
+            message = f"no training row has an entity of type '{name}'"
+            yield UNKNOWN.at(seen.place, message, nearest(name, allowed))
+        self._types[seen.split] |= found
 
     def close(self) -> Iterable[Finding]:
         """What the counts of each class show."""

@@ -71,6 +71,12 @@ def written_call(content: str | None, place: str, origin: Origin) -> str:
     return _written([_call(each, place, origin) for each in calls])
 
 
+def answered_call(message: Mapping[str, Any]) -> str:
+    """Which call a tool's message answers, as templates read it; empty where it does not say."""
+    found = {key: message[key] for key in ("name", "tool_call_id") if message.get(key)}
+    return _written({key: str(value) for key, value in found.items()}) if found else ""
+
+
 def thought(message: Mapping[str, Any], place: str, origin: Origin) -> str:
     """What was thought before a message, between its marks; empty where nothing was."""
     found = next((message[key] for key in _THOUGHTS if message.get(key)), None)

@@ -5,19 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+from luthier.core.tags import Entity as Entity
+from luthier.core.tags import iob2 as iob2
+
 _TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Entity:
-    """Words ``[start, stop)`` of one type."""
-
-    start: int
-    stop: int
-    type: str
 
 
 class InvalidTagError(ValueError):
@@ -42,19 +35,6 @@ def entities(tags: Sequence[str], scheme: str) -> list[Entity]:
     [Entity(start=0, stop=2, type='PER')]
     """
     return SCHEMES[scheme](tags)
-
-
-def iob2(found: Iterable[Entity], length: int) -> tuple[str, ...]:
-    """Tags of entities that do not overlap: B- begins each one, I- goes on.
-
-    >>> iob2([Entity(0, 2, "PER")], 3)
-    ('B-PER', 'I-PER', 'O')
-    """
-    tags = ["O"] * length
-    for entity in found:
-        for index in range(entity.start, entity.stop):
-            tags[index] = f"{'I' if index > entity.start else 'B'}-{entity.type}"
-    return tuple(tags)
 
 
 def detect(sequences: Iterable[Sequence[str]]) -> str:

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 from luthier.core.contracts import KindConfig
 from luthier.core.errors import DataError, nearest
 from luthier.core.records import Conversation, Origin, Record, Row, Turn
-from luthier.data.formats._calls import TOOLS, calls_of, thought, tools_turns, written_call
+from luthier.data.formats._calls import (
+    TOOLS,
+    answered_call,
+    calls_of,
+    thought,
+    tools_turns,
+    written_call,
+)
 from luthier.data.formats._fields import (
     CONVERSATIONS,
     checked,
@@ -140,6 +147,8 @@ def turn(message: Any, place: str, origin: Origin) -> Turn:
     elif content is None or role in ("user", "assistant"):
         checked(content, place, f"{role} turn", origin)
     assert content is not None
+    if role == "tool":
+        calls = answered_call(message)
     content = thought(message, place, origin) + content
     refuse_surrogates(content, place, f"{role} turn", origin)
     return Turn(role, content, calls)

@@ -1,0 +1,1 @@
+"""Steps that make further training rows, one file each. The folder is the list."""

@@ -1,0 +1,23 @@
+"""Every kind of head beside the language model's, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from luthier.core.contracts import Head
+from luthier.models import heads, masked_lm, token_heads
+from luthier.models.headed import World
+
+#: ``Head.kind`` -> how models with such a head are made.
+WORLDS: Mapping[str, World] = {
+    "classification": heads.WORLD,
+    token_heads.HEAD: token_heads.WORLD,
+    masked_lm.HEAD: masked_lm.WORLD,
+}
+
+
+def kept(name: str, config: Any) -> Head | None:
+    """The head that a folder or a hub model comes with; ``None`` of a language model."""
+    found = (world.kept(name, config) for world in WORLDS.values())
+    return next((head for head in found if head is not None), None)

@@ -1,0 +1,181 @@
+"""Tokenizers of the families that encoders have, and tiny taggers and masked language models."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import builders
+import classifiers
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
+
+from luthier.core.records import Origin, Tagged
+from luthier.data.template import TokenizerCodec
+from luthier.models.masked_lm import MaskedModel
+from luthier.models.token_heads import TaggerModel, head_modules
+
+TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+#: Words of every awkward kind: several tokens, accents, apart from a space, none at all.
+WORDS = ("Zoë", "crossed", "the", "río", "Grande", "🙂", "twice", ",", "didn't", "she", "?")
+ENTITIES = ("B-PER", "O", "O", "B-LOC", "I-LOC", "O", "O", "O", "O", "O", "O")
+_SENTENCES = (*builders.SENTENCES, "Zoë crossed the río Grande twice, didn't she?")
+
+
+@cache
+def _wordpiece() -> Any:
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    made.train_from_iterator(
+        _SENTENCES * 3,
+        WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False),
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return made
+
+
+@cache
+def _byte_level() -> Any:
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = BpeTrainer(
+        vocab_size=330,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(_SENTENCES * 3, trainer)
+    made.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return made
+
+
+@cache
+def _unigram() -> Any:
+    made = Tokenizer(models.Unigram())
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\u200b", "")])
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(
+        _SENTENCES * 3,
+        UnigramTrainer(
+            vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False
+        ),
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return made
+
+
+_BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+_ROBERTA = {
+    "bos": "<s>",
+    "pad": "<pad>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "mask": "<mask>",
+}
+FAMILIES = {
+    "wordpiece": (_wordpiece, _BERT),
+    "byte_level": (_byte_level, _ROBERTA),
+    "unigram": (_unigram, _ROBERTA),
+}
+
+
+def tokenizer(family: str = "wordpiece") -> Any:
+    """A fast tokenizer of a family; each caller gets its own."""
+    from transformers import PreTrainedTokenizerFast
+
+    made, special = FAMILIES[family]
+    names = ["input_ids", "attention_mask"]
+    if family == "wordpiece":
+        names.insert(1, "token_type_ids")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(made().to_str()),
+        model_input_names=names,
+        **{f"{name}_token": token for name, token in special.items()},
+    )
+
+
+def codec(family: str = "wordpiece", max_length: int = 64) -> TokenizerCodec:
+    """The codec around :func:`tokenizer`."""
+    return TokenizerCodec(tokenizer(family), max_length=max_length)
+
+
+def sentences(count: int = 6) -> list[Tagged]:
+    """Sentences with entities, of different lengths."""
+    made = []
+    for number in range(count):
+        keep = len(WORDS) - number % 5
+        made.append(Tagged(Origin("made.conll", number + 1), WORDS[:keep], ENTITIES[:keep]))
+    return made
+
+
+def _config(name: str, **changes: Any) -> Any:
+    size = max(len(builders.tokenizer()), *(len(tokenizer(family)) for family in FAMILIES))
+    return classifiers.config(name, vocab_size=size, **{"max_position_embeddings": 130, **changes})
+
+
+def tagging(name: str, dtype: torch.dtype = torch.float32, tags: tuple[str, ...] = TAGS) -> Any:
+    """An architecture's own token classifier."""
+    from transformers import AutoModelForTokenClassification
+
+    torch.manual_seed(0)
+    labels = {"id2label": dict(enumerate(tags)), "label2id": {t: i for i, t in enumerate(tags)}}
+    module = AutoModelForTokenClassification.from_config(_config(name, **labels), dtype=dtype)
+    classifiers.louder(module)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    module.head_names = head_modules(module, ())
+    module.adapter_task = "TOKEN_CLS"
+    return module.eval()
+
+
+def tagger(name: str = "bert", dtype: torch.dtype = torch.float32) -> TaggerModel:
+    """The same as objectives see it."""
+    return TaggerModel(tagging(name, dtype))
+
+
+def guessing(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """An architecture's own masked language model."""
+    from transformers import AutoModelForMaskedLM
+
+    torch.manual_seed(0)
+    module = AutoModelForMaskedLM.from_config(_config(name), dtype=dtype)
+    classifiers.louder(module)
+    module.adapter_task = "FEATURE_EXTRACTION"
+    return module.eval()
+
+
+def masked(name: str = "bert", dtype: torch.dtype = torch.float32) -> MaskedModel:
+    """The same as objectives see it."""
+    return MaskedModel(guessing(name, dtype))
+
+
+def saved(folder: Path, name: str = "bert", family: str = "wordpiece", **changes: Any) -> Path:
+    """A pretrained encoder without a head, with its tokenizer, that a recipe can name."""
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    AutoModel.from_config(_config(name, **changes)).save_pretrained(folder)
+    tokenizer(family).save_pretrained(folder)
+    return folder
