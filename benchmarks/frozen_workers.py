@@ -74,6 +74,10 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def silent(_line: str) -> None:
+    """Nobody reads it."""
+
+
 def loop(job: dict[str, Any], tracker: Losses) -> tuple[Loop, float]:
     """A loop as ``luthier train`` makes it, and the seconds before its first step."""
     recipe = {
@@ -92,11 +96,11 @@ def loop(job: dict[str, Any], tracker: Losses) -> tuple[Loop, float]:
             "trackers": [],
         },
     }
-    parts = assemble(recipes.load(recipe), lambda line: None)
+    parts = assemble(recipes.load(recipe), silent)
     backend = Backend("cpu", job["precision"])
     choices = {"precision": job["precision"], "threads": job["threads"]}
     start = time.process_time()
-    data, policy = feed(parts, backend, choices, lambda line: None)
+    data, policy = feed(parts, backend, choices, silent)
     took = time.process_time() - start
     made = Loop(
         parts.recipe.training,
@@ -117,16 +121,29 @@ def loop(job: dict[str, Any], tracker: Losses) -> tuple[Loop, float]:
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
     """Trainer with the same layers frozen, padded batches and its usual settings."""
-    made, _ = prepared({**job, "test": job["train"]}, job["learning_rate"])
+    made, _ = prepared(job, job["learning_rate"])
     bert = made.model.bert
-    frozen = [bert.embeddings, *bert.encoder.layer[: len(bert.encoder.layer) - job["last"]]]
-    for module in frozen:
+    for module in (bert.embeddings, *bert.encoder.layer[: -job["last"]]):
         module.requires_grad_(False)
     made.args.num_train_epochs = job["epochs"]
+    real = padded = 0
+    collate = made.data_collator
+
+    def counted(rows: Any) -> Any:
+        nonlocal real, padded
+        batch = collate(rows)
+        real, padded = (
+            real + int(batch["attention_mask"].sum()),
+            padded + batch["input_ids"].numel(),
+        )
+        return batch
+
+    made.data_collator = counted
     start = time.process_time()
     done = made.train()
     return {
         "seconds": round(time.process_time() - start, 2),
         "steps": done.global_step,
         "last_loss": made.losses[-1],
+        "padded_over_real": round(padded / real, 2),
     }

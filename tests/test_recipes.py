@@ -72,6 +72,8 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
     "support": _support,
     "intents": _intents,
+    "intents-adapter": _intents,
+    "intents-layers": _intents,
     "sentiment": _sentiment,
 }
 
