@@ -21,7 +21,7 @@ from luthier.engine.loop import Data
 from luthier.frozen import Outputs, outputs
 from luthier.models.load import count_parameters
 from luthier.models.plan import Plan, make_plan
-from luthier.ops import anatomy, bottleneck
+from luthier.ops import bottleneck
 
 Say = Callable[[str], None]
 
@@ -88,9 +88,11 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
 
 
 def _compile(parts: Parts, first: int) -> None:
-    """The blocks from ``first`` on, where the recipe asks for it."""
+    """The blocks from ``first`` on, where the recipe asks for it: a trunk's longest list."""
     if parts.recipe.training.compile:
-        for layer in anatomy.blocks(parts.loaded.model.module)[first:]:
+        trunk = parts.loaded.model.trunk
+        lists = [list(m) for m in trunk.modules() if isinstance(m, torch.nn.ModuleList)]
+        for layer in max(lists, key=len, default=[])[first:]:
             layer.compile(dynamic=True)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import builders
 import classifiers
+import encoders
 import pytest
 import torch
 from builders import document, gap, tree
@@ -18,6 +19,7 @@ from luthier.data.batching import collate, empty_like
 from luthier.engine.trunk_cache import Kept, obstacle
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
+from luthier.models.token_heads import TaggerModel
 from luthier.ops import anatomy
 
 LAYERS = 3
@@ -64,7 +66,14 @@ def classed(model: ClassifierModel, batch: Batch) -> Tensor:
     return torch.nn.functional.cross_entropy(model.outputs("classification", rows), table["label"])
 
 
-def compare(model: Any, examples: Sequence[Example], depth: int, loss: Any, bound: float) -> None:
+def compare(
+    model: Any,
+    examples: Sequence[Example],
+    depth: int,
+    loss: Any,
+    bound: float,
+    layers: int = LAYERS,
+) -> None:
     whole = learned(model, collate(examples, **model.layout), loss)
     upper = held(model, examples, depth)
     calls: list[int] = []
@@ -75,7 +84,7 @@ def compare(model: Any, examples: Sequence[Example], depth: int, loss: Any, boun
     kept = learned(model, collate(upper, **model.layout), loss)
     for handle in handles:
         handle.remove()
-    assert sorted(calls) == list(range(LAYERS)), "every block is asked once, in one pass"
+    assert sorted(calls) == list(range(layers)), "every block is asked once, in one pass"
     assert gap(whole[0], kept[0]) < bound
     assert gap(whole[1], kept[1]) < bound
     assert whole[1], "nothing is trained"
@@ -108,6 +117,24 @@ def test_law_6_of_classifiers(name: str, depth: int, pooling: str | None) -> Non
     examples = [objective.encode(record, codec) for record in classifiers.labelled(5)]
     bound = 1e-5 if name == "llama" else 1e-10
     compare(model, examples, depth, classed, bound)
+
+
+def tagged(model: Any, batch: Batch) -> Tensor:
+    table = batch.targets["token_classification"]
+    rows = model.pooled(batch, model.hidden(batch), table["position"])
+    return model.outputs("token_classification", rows).square().sum()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", classifiers.ENCODERS)
+def test_law_6_of_words(name: str) -> None:
+    """Taggers read single tokens."""
+    module = encoders.tagging(name, torch.float64)
+    model = TaggerModel(freeze(layers=1).prepare(module))
+    objective: Any = kinds.build("objectives", kinds.config("objectives", "token_classification"))
+    objective = objective.settled(encoders.sentences(5), ())
+    codec = encoders.codec()
+    examples = [objective.encode(record, codec) for record in encoders.sentences(5)]
+    compare(model, examples, 1, tagged, 1e-10, layers=2)
 
 
 def test_all_layers_frozen_leaves_the_norm_and_the_head() -> None:

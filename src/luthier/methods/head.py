@@ -48,12 +48,12 @@ class Method(PlainMethod):
             parameter.requires_grad_(False)
         for name in names:
             model.get_submodule(name).requires_grad_(True)
-        anatomy.silence(anatomy.below(model, self.frozen_depth(model)))
+        anatomy.silence(anatomy.whole(model))
         return model
 
     def frozen_depth(self, model: nn.Module) -> int:
         """All layers."""
-        return len(anatomy.blocks(model))
+        return int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved weights on a model of the same architecture."""

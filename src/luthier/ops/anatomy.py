@@ -93,9 +93,17 @@ def frozen_depth(model: nn.Module) -> int:
 
 def below(model: nn.Module, depth: int) -> Iterator[nn.Module]:
     """Every module of the trunk that lies in no block from ``depth`` on, and in no head."""
-    parts = [*blocks(model)[depth:], *head_parts(model)]
-    above = {id(module) for part in parts for module in part.modules()}
-    yield from (module for module in trunk(model).modules() if id(module) not in above)
+    yield from _outside(model, [*blocks(model)[depth:], *head_parts(model)])
+
+
+def whole(model: nn.Module) -> Iterator[nn.Module]:
+    """Every module of the trunk but a head's; of any build."""
+    yield from _outside(model, head_parts(model))
+
+
+def _outside(model: nn.Module, parts: list[nn.Module]) -> Iterator[nn.Module]:
+    left_out = {id(module) for part in parts for module in part.modules()}
+    yield from (module for module in trunk(model).modules() if id(module) not in left_out)
 
 
 def silence(modules: Iterator[nn.Module]) -> bool:
