@@ -132,6 +132,8 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "intents": _intents,
     "entities": _encoder,
     "masked-lm": _encoder,
+    "intents-adapter": _intents,
+    "intents-layers": _intents,
     "sentiment": _sentiment,
     "student": _student,
     "embeddings": _embeddings,

@@ -23,7 +23,7 @@ from luthier.data.order import Order, total_steps
 from luthier.data.parts import Part
 from luthier.data.prepare import fitting
 from luthier.data.template import TokenizerCodec
-from luthier.engine import probe
+from luthier.engine import probe, rates
 from luthier.engine.backend import Backend
 from luthier.models.load import Loaded, count_parameters
 from luthier.models.outline import Part as ModelPart
@@ -123,6 +123,7 @@ class Inspection:
         device: where the run would happen.
         precision: in what arithmetic, and why.
         rate: the peak learning rate.
+        rates: the peak rates by group and how much learns at each; empty where all are one.
         steps: optimizer steps, and how many an epoch.
         drawing: what an epoch draws, where that is not every example once.
     """
@@ -141,6 +142,7 @@ class Inspection:
     device: str
     precision: tuple[str, str]
     rate: float
+    rates: str
     steps: tuple[int, int]
     drawing: Drawing | None = None
 
@@ -239,6 +241,7 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
         str(device),
         (choice["precision"], choice["because"]),
         rate,
+        rates.described(rates.rated(method.param_groups(module), module, spec), rate),
         _steps(recipe, drawing.length if drawing else train.expected),
         drawing,
     )

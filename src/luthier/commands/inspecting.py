@@ -164,6 +164,8 @@ def _training(one: Inspection) -> Iterator[tuple[str, str]]:
         f"{about}{steps:,} of {spec.batch_size} examples, {epoch:,} an epoch; learning rate "
         f"{one.rate:g}, {spec.schedule}",
     )
+    if one.rates:
+        yield "rates", one.rates
     yield "arithmetic", f"{one.precision[0]} on {one.device} ({one.precision[1]})"
     if isinstance(one.plan, UserError):
         yield "memory", str(one.plan.faults[0].message)

@@ -23,7 +23,7 @@ from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
-from luthier.engine import checkpoint, memory, optim
+from luthier.engine import checkpoint, memory, optim, rates
 from luthier.engine.average import Average
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
@@ -114,7 +114,7 @@ class Loop:
     def __post_init__(self) -> None:
         module = self.models.policy.module
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        groups = self.method.param_groups(module)
+        groups = rates.rated(self.method.param_groups(module), module, self.spec)
         self.optimizer = optim.make_optimizer(self.spec, groups, self.peak)
         self._average = Average(self.parameters, self.spec.ema)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
