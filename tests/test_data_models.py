@@ -77,6 +77,10 @@ def test_the_same_answers_after_a_break(tiny_run: Path, tmp_path: Path) -> None:
     assert local(tiny_run, temperature=2.0).answers(questions()) != whole
 
 
+def test_an_answer_that_is_cut_is_none(tiny_run: Path) -> None:
+    assert local(tiny_run, temperature=0, max_tokens=3).answers(questions(8)) == [None] * 8
+
+
 def test_questions_that_do_not_fit_are_said(tiny_run: Path) -> None:
     said: list[str] = []
     long = Question((Turn("user", "plus " * 400),), 0, ())

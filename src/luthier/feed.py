@@ -5,23 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
 from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
+from luthier.core.contracts_beside import Solving
 from luthier.core.errors import RecipeError
-from luthier.core.records import Batch, Example
-from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
+from luthier.core.records import Batch, Example, Ints, SegmentTable
+from luthier.data.batching import (
+    check_budget,
+    collate,
+    empty_like,
+    micro_batches,
+    move,
+    padded_batches,
+)
 from luthier.data.order import Order, generator, total_steps
 from luthier.data.store import ExampleStore
-from luthier.engine import trunk_cache
+from luthier.engine import solver, trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
-from luthier.models.load import count_parameters
+from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
 
 Say = Callable[[str], None]
@@ -41,6 +51,9 @@ def feed(
         UserError: not even the longest example fits into memory.
     """
     module = _prepare(parts, backend)
+    if parts.loaded.model.layout.get("layout") == "padded":
+        kind = parts.loaded.model.config.model_type
+        say(f"'{kind}' cannot be packed: rows of nearly one length are padded instead")
     plan = _plan(parts, backend, choices)
     choices["token_budget"] = plan.token_budget
     if parts.objective.needs_reference:
@@ -79,7 +92,26 @@ def _on_frozen_trunk(
         cache.trim()
         return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
 
-    return _mapped(parts, data, with_states), trunk_cache.CachedTrunk(model, head)
+    data = _mapped(parts, data, with_states)
+    assert isinstance(data.train, ExampleStore)
+    data = replace(data, rows=partial(_rows, data.train, head, backend.device))
+    solve = parts.method.solve if isinstance(parts.method, Solving) else None
+    if solve is not None:
+        # Of every strength, then of all rows.
+        data = replace(data, total=solve.iterations * (len(solver.STRENGTHS) + 1), per_epoch=1)
+    return data, trunk_cache.CachedTrunk(model, head)
+
+
+def _rows(store: ExampleStore, head: str, device: torch.device, chosen: Ints) -> Batch:
+    """Chosen rows of a head's table, which has one an example, without any token."""
+    columns = {name: store.arrays[f"{head}.{name}"][chosen] for name in store.heads[head]}
+    table = {
+        name: torch.from_numpy(c.astype(np.int64) if c.dtype == np.int32 else np.array(c))
+        for name, c in columns.items()
+    }
+    nothing = torch.zeros(0, dtype=torch.int64)
+    batch = Batch(nothing, nothing, SegmentTable((), (), ()), {head: table}, (), nothing)
+    return move(batch, device)
 
 
 def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
@@ -110,14 +142,35 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     _refuse_adapter(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
+    _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
         trunk.enable_input_require_grads()
     if spec.compile:
-        for layer in _blocks(trunk):
+        for layer in parts.loaded.model.blocks:
             layer.compile(dynamic=True)
     return module
+
+
+def _check_new_rows(parts: Parts) -> None:
+    """New tokens must learn.
+
+    Raises:
+        RecipeError: the method trains no row of the embeddings.
+    """
+    if not parts.recipe.model.new_tokens:
+        return
+    trunk: Any = parts.loaded.model.trunk
+    embeddings = trunk.get_input_embeddings()
+    if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+        kind = parts.recipe.method.kind
+        raise RecipeError(
+            f"model.new_tokens: method '{kind}' trains no embeddings, so the new tokens would stay "
+            "as they begin",
+            cure="method: lora, qlora or full",
+            code="pairing",
+        )
 
 
 def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
@@ -152,6 +205,8 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         budget=choices.get("token_budget", spec.token_budget),
         sixteen_bit=choices["precision"] != "float32",
         recompute=spec.gradient_checkpointing,
+        weights=weight_bytes(parts.loaded.model.module),
+        averaged=spec.ema is not None,
     )
     for store in stores:
         check_budget(store.sizes, plan.token_budget, store.origin)
@@ -173,7 +228,8 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
         return move(collate(chosen, fill=fill, **layout), backend.device)
 
     def cut(sizes: Sequence[int], budget: int) -> list[list[int]]:
-        return micro_batches(sizes, budget, backend.ranks)
+        divide = micro_batches if layout.get("layout") != "padded" else padded_batches
+        return divide(sizes, budget, backend.ranks)
 
     return Data(
         examples, held, step, total, order.per_epoch, cut, plan.longest, to_batch, empty_like
@@ -200,9 +256,3 @@ def _steps(
         return list(parts.objective.arrange(chosen, rng)), epoch
 
     return step
-
-
-def _blocks(trunk: torch.nn.Module) -> list[torch.nn.Module]:
-    """The transformer blocks: the longest list of modules in a trunk."""
-    lists = [list(m) for m in trunk.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])

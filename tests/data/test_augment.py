@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import settings as least
 
@@ -14,9 +15,11 @@ from luthier.core import kinds
 from luthier.core import recipe as recipes
 from luthier.core.generators import GeneratorSpec, Question, Writer
 from luthier.core.marks import mark
-from luthier.core.records import Conversation, Floats, Labelled, Origin, Record, Turn
+from luthier.core.records import Conversation, Example, Floats, Labelled, Origin, Record, Turn
 from luthier.data.contents import asked
+from luthier.data.mixture import drawing, grouping
 from luthier.data.parts import Part, read_parts
+from luthier.data.store import ExampleStore
 from luthier.data.writing import write_rows
 
 _A, _B, _C = (
@@ -235,7 +238,7 @@ def test_a_share_without_a_step_is_said(tmp_path: Path) -> None:
 
 def test_long_equal_answers_do_not_make_prompts_equal(tmp_path: Path) -> None:
     """A question in other words is new, however long the answer that it shares with its parent."""
-    answer = " ".join(text(n) for n in range(20, 24))
+    answer = " ".join(text(n) for n in range(20, 32))
     talk = [{"prompt": text(n), "response": f"{answer} {_A[n]}"} for n in range(10)]
     path = tmp_path / "talk.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in talk))
@@ -282,3 +285,36 @@ def test_made_rows_belong_to_their_rows_entry_of_a_mixture(tmp_path: Path) -> No
     for record, entry in zip(train.records, train.entries, strict=True):
         assert ("a.jsonl" in record.origin.source) == (entry == 0)
     assert len(made(train)) == len(real(train))
+    examples = ExampleStore.build(
+        Example((), {"classification": {"label": np.zeros(1)}}, record.origin)
+        for record in train.records
+    )
+    drawn = drawing(recipe.data, objective, train, examples)
+    assert drawn is not None
+    assert sum(drawn[0].rows) == len(train.records)
+    grouped = grouping(recipe.data, objective, train)
+    assert grouped is not None
+    assert [grouped(example) for example in examples] == train.entries
+
+
+@pytest.mark.parametrize("same", ["prompt", "whole"])
+def test_a_conversation_leaks_by_its_prompt_or_by_all_of_it(same: str, tmp_path: Path) -> None:
+    """The prompt of a validation row with another answer, or nearly all of it by a long answer."""
+    long = " ".join(text(n) for n in range(20, 40))
+    valid = {"prompt": text(1), "response": long}
+    train_row = {"prompt": text(2), "response": long if same == "whole" else "no"}
+    said = text(1) if same == "prompt" else " ".join(reversed(text(5).split()))
+    for name, row in (("train", train_row), ("valid", valid)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    data = {
+        "train": str(tmp_path / "train.jsonl"),
+        "validation": str(tmp_path / "valid.jsonl"),
+        "augment": [PARAPHRASE],
+    }
+    recipe = recipes.load({"model": "m", "objective": "sft", "data": data})
+    objective = kinds.build("objectives", recipe.objective)
+    train, _ = read_parts(recipe.data, objective, 0, lambda _: None, Models(lambda prompt: said))
+    assert train.augmented["1 paraphrase"] == {
+        "made": 0,
+        "nearly the same as a validation row": 1,
+    }

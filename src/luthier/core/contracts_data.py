@@ -76,6 +76,19 @@ class Cleaner(Protocol):
         ...
 
 
+@runtime_checkable
+class Sourced(Protocol):
+    """An objective whose examples are a source and its target, in that order, and nothing else.
+
+    A cut then shortens the source's text, never what a template writes around it.
+    """
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Longest source and longest target in tokens, beside the bound of the context."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Augmented:
     """Records that an augmenter made.
@@ -131,4 +144,22 @@ class DataModels(Protocol):
 
     def embed(self, model: str, texts: Sequence[str], say: Callable[[str], None]) -> Floats:
         """Texts as vectors of length one, ``[texts, H]``, by an encoder that a recipe names."""
+        ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """An objective whose examples may have one class each, so that classes can be balanced."""
+
+    @property
+    def class_column(self) -> tuple[str, str] | None:
+        """Table and column with the one class of an example, as a number.
+
+        ``None`` where an example has none or several; known once the objective is settled.
+        """
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
         ...

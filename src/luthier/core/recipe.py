@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from luthier.core import kinds
-from luthier.core.contracts import Classed
+from luthier.core.contracts_data import Classed
 from luthier.core.errors import Fault, RecipeError, UserError
 from luthier.core.recipe_faults import Complaint, explain, faults_of, models_in, shown
 from luthier.core.recipe_parts import (

@@ -14,9 +14,9 @@ from math import fsum
 
 import numpy as np
 
-from luthier.core.contracts import Classed, Objective
+from luthier.core.contracts import Objective
+from luthier.core.contracts_data import Classed
 from luthier.core.errors import DataError, RecipeError
-from luthier.core.marks import bare
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Ints
 from luthier.data.order import Pool
@@ -99,7 +99,7 @@ def drawing(
         head, column = balanced(objective)
         groups = np.asarray(examples.arrays[f"{head}.{column}"]).astype(np.int64)
     elif part.mixed:
-        numbers = np.array([part.mixed[file] for file in examples.sources], dtype=np.int64)
+        numbers = np.array([part.entry(file) for file in examples.sources], dtype=np.int64)
         groups = numbers[examples.arrays["origin_source"]]
     else:
         return None
@@ -117,7 +117,7 @@ def grouping(spec: DataSpec, objective: Objective, part: Part) -> Callable[[Exam
         head, column = balanced(objective)
         return lambda example: int(example.targets[head][column][0])
     if part.mixed:
-        return lambda example: part.mixed[bare(example.origin.source)]
+        return lambda example: part.entry(example.origin.source)
     return None
 
 

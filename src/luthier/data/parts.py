@@ -68,7 +68,11 @@ class Part:
     @property
     def entries(self) -> list[int] | None:
         """Each record's entry in the mixture; ``None`` where there is none."""
-        return [self.mixed[bare(r.origin.source)] for r in self.records] if self.mixed else None
+        return [self.entry(r.origin.source) for r in self.records] if self.mixed else None
+
+    def entry(self, source: str) -> int:
+        """A file's entry in the mixture; rows that were made belong to that of their file."""
+        return self.mixed[bare(source)]
 
 
 def read_parts(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from luthier.core.contracts import Head
 from luthier.core.records import Batch
+from luthier.models.soft_prompt import prepended, soft_prompt
 from luthier.ops import attention
 
 
@@ -44,6 +45,12 @@ class TrunkModel:
         raise NotImplementedError
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks: the longest list of modules in the trunk."""
+        lists = [list(m) for m in self.trunk.modules() if isinstance(m, nn.ModuleList)]
+        return max(lists, key=len, default=[])
+
+    @property
     def causal(self) -> bool:
         """Whether segments see themselves causally (decoders) or wholly (encoders)."""
         return True
@@ -65,8 +72,14 @@ class TrunkModel:
         """Tokens that the architecture can take; ``None`` where it has no bound."""
         for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
             if value := getattr(self.config, name, None):
-                return int(value) - self.position_offset
+                return int(value) - self.position_offset - self._ahead
         return None
+
+    @property
+    def _ahead(self) -> int:
+        """Learned vectors before every example."""
+        prompt = soft_prompt(self.module)
+        return 0 if prompt is None else len(prompt)
 
     @property
     def device(self) -> torch.device:
@@ -81,6 +94,12 @@ class TrunkModel:
     def hidden(self, batch: Batch) -> Tensor:
         """Last hidden states ``[N, H]`` in logical order, whatever the layout."""
         extra: dict[str, Any] = {"use_cache": False} if self.causal else {}
+        given: dict[str, Any] = {"input_ids": batch.tokens}
+        prompt = soft_prompt(self.module)
+        if prompt is not None:
+            table = cast("Any", self.trunk).get_input_embeddings()
+            batch, vectors = prepended(batch, prompt, table, self.position_offset)
+            given = {"inputs_embeds": vectors}
         if batch.packed:
             self._attend(attention.NAME)
             extra["segments"] = batch.segments
@@ -89,13 +108,15 @@ class TrunkModel:
         if batch.token_types is not None:
             extra["token_type_ids"] = batch.token_types
         out = self.trunk(
-            input_ids=batch.tokens,
+            **given,
             position_ids=batch.positions,
             attention_mask=batch.attention_mask,
             **extra,
         )
         states: Tensor = out.last_hidden_state.flatten(0, 1)
-        return states[: batch.size] if batch.packed else states.index_select(0, batch.index)
+        if batch.packed and prompt is None:
+            return states[: batch.size]
+        return states.index_select(0, batch.index[: batch.size])
 
     def _attend(self, name: str) -> None:
         if self.base.config._attn_implementation != name:
