@@ -11,7 +11,7 @@ import builders
 import pytest
 import torch
 from builders import gap
-from tiny_runs import tiny_recipe
+from tiny_runs import sums, tiny_recipe
 
 import luthier
 from luthier.core.errors import RecipeError, UserError
@@ -139,6 +139,33 @@ def test_a_run_that_covers_rounding_is_not_continued_in_four_bits(
         return
     with pytest.raises(RecipeError, match="began as what rounding took"):
         luthier.train(recipe, quiet=True)
+
+
+@pytest.mark.parametrize(
+    "method", [{"kind": "qlora"}, {"kind": "qlora", "start": "loftq"}, {"start": "pissa"}]
+)
+def test_law_4_a_run_that_goes_on_is_one_that_never_stopped(
+    method: dict[str, Any], tiny_run: Path, tmp_path: Path
+) -> None:
+    """The base is quantised, or its principal part taken out, anew with the same bits."""
+
+    rows = tmp_path / "sums.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in sums()))
+
+    def recipe(name: str, steps: int) -> dict[str, Any]:
+        settings = {"kind": "lora", "rank": 4, "dropout": 0.1, **method}
+        made = tiny_recipe(tmp_path / name, model=str(tiny_run), method=settings)
+        made["data"] = {"train": str(rows)}
+        made["training"] |= {"max_steps": steps, "schedule": "constant", "warmup": 0}
+        made["training"] |= {"neftune_alpha": 5.0, "ema": 0.9, "epochs": 9}
+        made["evaluation"] = {"samples": 0, "generate_rows": 0, "resamples": 100}
+        return made
+
+    whole = luthier.train(recipe("whole", 6), quiet=True).path
+    first = luthier.train(recipe("parts", 3), quiet=True).path
+    luthier.train(resume=first, overrides=["training.max_steps=6"], quiet=True)
+    ends = [(run / "model" / "adapter_model.safetensors").read_bytes() for run in (whole, first)]
+    assert ends[0] == ends[1]
 
 
 def test_norms_embeddings_and_head_stay_float32(tiny_run: Path) -> None:

@@ -35,6 +35,8 @@ from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
 from luthier.engine.writer import Writer
 
 T = TypeVar("T")
+#: Each loss term's weight and sum, in the order that a function says.
+Figures = tuple[dict[str, float], dict[str, float]]
 #: Makes a batch of examples on the training device.
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -206,9 +208,7 @@ class Loop:
         state.seconds += seconds
         self._recent.add(loss, means, norm_value, rate, sum(sizes), seconds)
 
-    def _attempt(
-        self, examples: Sequence[Example], sizes: Sequence[int]
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
         backend, step = self.backend, self.state.step
         self.optimizer.zero_grad(set_to_none=True)
