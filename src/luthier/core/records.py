@@ -97,8 +97,7 @@ class Node:
     Attributes:
         turn: what was said.
         parent: index of the node that it answers, which stands before it; ``None`` for a root.
-        rank: its place among the answers to its parent, the best one lowest; ``None`` where no
-            one ranked it.
+        rank: its place among its parent's answers, the best lowest; ``None`` where none is known.
     """
 
     turn: Turn
@@ -308,8 +307,7 @@ class Batch:
         attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
         token_types: shaped as ``tokens`` where the model has them.
         size: real tokens, ``N``.
-        source: what an encoder-decoder's encoder reads, as a batch of its own without targets;
-            ``tokens`` and all else here are then the decoder's.
+        source: what an encoder-decoder's encoder reads, without targets; the rest is the decoder's.
         step: figures of the whole step by name, where the objective has step statistics.
     """
 
