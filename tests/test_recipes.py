@@ -105,6 +105,16 @@ def _repurpose(folder: Path) -> list[str]:
     return [f"model={model}", "method.iterations=3"]
 
 
+def _gpt2(folder: Path) -> list[str]:
+    """A tiny GPT-2 without a chat template."""
+    tokenizer = builders.tokenizer()
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 512}
+    builders.tiny("gpt2", **sizes).save_pretrained(folder / "model")
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder / "model")
+    return [*_support(folder), f"model={folder / 'model'}"]
+
+
 def _papers(folder: Path) -> list[str]:
     """A tiny Phi, whose head has a bias and whose attention ends in a matrix named dense."""
     tokenizer = builders.tokenizer()
@@ -127,6 +137,7 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "embeddings": _embeddings,
     "repurpose": _repurpose,
     "papers": _papers,
+    "gpt2-support": _gpt2,
 }
 
 

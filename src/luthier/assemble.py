@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier import answers, companions
+from luthier.codecs import check_streams, make_codec
 from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
-from luthier.core.contracts_weights import Prefixed, QuantizedBase
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Example, Record, SourceTarget, Text
 from luthier.core.workers import processes
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
@@ -29,6 +30,7 @@ from luthier.data.sides import settle as settle_on
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
 from luthier.data_models import OpenedModels
+from luthier.models.encoder_decoder import is_encoder_decoder
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -265,6 +267,7 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
                 f"'{recipe.model.name}' is {what}, and '{kind}' learns with a language model",
                 cure=f"name a language model, or set objective: {cure}",
             )
+        check_streams(loaded, objective, recipe)
         return loaded
     if own:
         raise RecipeError(
@@ -272,7 +275,9 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
             cure="pretrain one first (objective: language_modeling), or name one",
         )
     tokenizer = scratch_tokenizer(recipe.model, part, say)
-    return from_scratch(recipe.model, tokenizer, recipe.training.seed)
+    loaded = from_scratch(recipe.model, tokenizer, recipe.training.seed)
+    check_streams(loaded, objective, recipe)
+    return loaded
 
 
 def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
@@ -283,14 +288,17 @@ def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
         return tokenizer_at(locate(spec.tokenizer, weights=False))
     settings = spec.tokenizer or TokenizerSpec()
     assert part is not None
-    folder = cache.place("tokenizers", cache.key(part.fingerprint, settings.model_dump()))
+    ends = is_encoder_decoder(spec)
+    known = (part.fingerprint, settings.model_dump(), *(["ends"] if ends else []))
+    folder = cache.place("tokenizers", cache.key(*known))
     if not (folder / "tokenizer.json").is_file():
         say(f"training a tokenizer of {settings.vocab_size:,} tokens on the training text")
         records = list(part.records)
         random.Random(0).shuffle(records)
         texts = (text for record in records[: settings.sample] for text in texts_of(record))
         with cache.made(folder) as whole:
-            train_tokenizer(texts, settings.vocab_size).save_pretrained(whole)
+            trained = train_tokenizer(texts, settings.vocab_size, ends=ends)
+            trained.save_pretrained(whole)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -302,22 +310,9 @@ def texts_of(record: Record) -> list[str]:
         return [turn.content for turn in record.turns]
     if isinstance(record, ConversationTree):
         return [node.turn.content for node in record.nodes]
+    if isinstance(record, SourceTarget):
+        return [record.source, record.target]
     return []
-
-
-def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
-    """The codec of a recipe: its template, its bound on lengths."""
-    method = kinds.build("methods", recipe.method)
-    limit = loaded.context - (method.prefix if isinstance(method, Prefixed) else 0)
-    if recipe.data.max_length is not None:
-        limit = min(limit, recipe.data.max_length)
-    return TokenizerCodec(
-        loaded.tokenizer,
-        template=recipe.data.template,
-        system=recipe.data.system,
-        thinking=recipe.data.thinking,
-        max_length=limit,
-    )
 
 
 def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -> str:

@@ -11,12 +11,14 @@ from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once, held_out, load_model
+from luthier.codecs import decoder_prompt, pair_note
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.core.words import many
+from luthier.data.streams import PairCodec
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
@@ -36,7 +38,7 @@ from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, 
 from luthier.generation.sampling import Sampler, Sampling
 from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import Loaded, load, save_note
+from luthier.models.load import PAIR, Loaded, load, save_note
 from luthier.models.masked_lm import MaskedModel
 from luthier.models.token_heads import TaggerModel
 
@@ -93,6 +95,9 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation = loaded.model.base.generation_config
         generation.eos_token_id = parts.codec.end_tokens
         generation.pad_token_id = loaded.tokenizer.pad_token_id
+        if isinstance(parts.codec, PairCodec):
+            note[PAIR] = pair_note(parts.recipe)
+            parts.codec.begin(generation)
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
     if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
@@ -267,8 +272,10 @@ def _side(
     old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
-    sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
+    begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
+    sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
+    new = min(spec.max_new_tokens, loaded.context // 2)
+    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)

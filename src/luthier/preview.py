@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier import companions
-from luthier.assemble import make_codec, scratch_tokenizer, settled
+from luthier.assemble import scratch_tokenizer, settled
+from luthier.codecs import make_codec
 from luthier.core import kinds
 from luthier.core.contracts import Objective
 from luthier.core.contracts_beside import Answered

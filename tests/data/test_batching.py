@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from luthier.core.errors import DataError
 from luthier.core.records import Example, Origin, Segment
-from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
+from luthier.data.batching import (
+    check_budget,
+    collate,
+    empty_like,
+    micro_batches,
+    move,
+    padded_batches,
+)
 
 sizes = st.lists(st.integers(1, 50), max_size=40)
 
@@ -45,6 +52,22 @@ def test_ranks_share_a_step_evenly() -> None:
     made = micro_batches([10] * 7, 1000, ranks=2)
     assert sorted(map(len, made)) == [3, 4]
     assert micro_batches([10], 1000, ranks=2) == [[0], []]
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    st.integers(60, 300),
+    st.integers(1, 3),
+)
+def test_rows_that_will_be_padded_stay_within_the_budget(
+    lengths: list[int], budget: int, ranks: int
+) -> None:
+    made = padded_batches(lengths, budget, ranks)
+    assert sorted(index for each in made for index in each) == list(range(len(lengths)))
+    assert all(len(each) * max(lengths[i] for i in each) <= budget for each in made if each)
+    in_order = [lengths[i] for each in made for i in each]
+    assert in_order == sorted(lengths), "neighbours in length together"
+    assert len(made) % ranks == 0
 
 
 def test_micro_batches_refuse_what_check_budget_should_have() -> None:

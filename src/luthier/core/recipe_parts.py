@@ -354,10 +354,20 @@ class EvaluationSpec(Settings):
     """Rows answered for the metrics that compare answers."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest generated answer."""
+    num_beams: int = Field(default=1, ge=1)
+    """Beams of the search for an answer; 1 takes the most likely token each time."""
+    length_penalty: float = 1.0
+    """Of beam search: above 0 favours longer answers, below 0 shorter ones."""
     resamples: int = Field(default=10_000, ge=100)
     """Of the bootstrap behind intervals and p-values."""
     before: bool = True
     """Measure the model before tuning as well."""
+
+    @model_validator(mode="after")
+    def _beams(self) -> EvaluationSpec:
+        if self.num_beams == 1 and self.length_penalty != 1.0:
+            raise ValueError("'length_penalty' has no effect without beams: set num_beams")
+        return self
 
     @field_validator("metrics", mode="before")
     @classmethod

@@ -48,6 +48,21 @@ def micro_batches(sizes: Sequence[int], budget: int, ranks: int = 1) -> list[lis
         count += 1
 
 
+def padded_batches(sizes: Sequence[int], budget: int, ranks: int = 1) -> list[list[int]]:
+    """The same for rows that will be padded: neighbours in length together.
+
+    A micro-batch's longest example times their number stays within the budget.
+    """
+    assert all(size <= budget for size in sizes), "an example larger than the token budget"
+    bins: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
+        if bins and (len(bins[-1]) + 1) * sizes[index] <= budget:
+            bins[-1].append(index)
+        else:
+            bins.append([index])
+    return bins + [[] for _ in range(-len(bins) % ranks)]
+
+
 def check_budget(sizes: Ints, budget: int, origin: Callable[[int], object]) -> None:
     """Refuses examples that no micro-batch can hold.
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from luthier.core import cache
 from luthier.core.contracts import Objective, Uncoupled
+from luthier.core.contracts_data import Sourced
 from luthier.core.contracts_text import Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
@@ -18,6 +19,7 @@ from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
 from luthier.core.workers import processes, shared
 from luthier.data.length import Cut, fit
+from luthier.data.length_pairs import fit_pair, source_frame
 from luthier.data.parts import Part
 from luthier.data.store import ExampleStore
 
@@ -124,6 +126,9 @@ def fitting(
     Raises:
         DataError: it is too long, under ``overlong: refuse``.
     """
+    if isinstance(objective, Sourced):
+        frame = source_frame(codec)
+        return fit_pair(example, codec.max_length, policy, objective.bounds, frame)
     return fit(
         example,
         codec.max_length,
