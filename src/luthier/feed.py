@@ -17,6 +17,7 @@ from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
 from luthier.core.contracts_beside import Solving
 from luthier.core.errors import RecipeError
+from luthier.core.recipe import Recipe
 from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import (
     check_budget,
@@ -139,7 +140,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
-    _refuse_adapter(parts, module)
+    refuse_adapter(parts.recipe, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     _check_new_rows(parts)
@@ -173,14 +174,14 @@ def _check_new_rows(parts: Parts) -> None:
         )
 
 
-def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
+def refuse_adapter(recipe: Recipe, module: torch.nn.Module) -> None:
     """An adapter names the model that it sits on, and no name means some of a model's layers.
 
     Raises:
         RecipeError: an adapter on a model that ``model.layers`` made.
     """
     inner = getattr(module, "trunk", module)
-    if parts.recipe.model.layers is not None and hasattr(inner, "peft_config"):
+    if recipe.model.layers is not None and hasattr(inner, "peft_config"):
         raise RecipeError(
             "model.layers makes a model that only this run has, and an adapter is nothing without "
             "its base",
