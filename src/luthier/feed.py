@@ -15,6 +15,7 @@ from luthier.companions import Asking
 from luthier.core.contracts import FrozenColumns, LanguageModel
 from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, UserError
+from luthier.core.recipe import Recipe
 from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import (
     check_budget,
@@ -124,7 +125,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
-    _refuse_adapter(parts, module)
+    refuse_adapter(parts.recipe, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     _check_new_rows(parts)
@@ -163,7 +164,7 @@ def _check_new_rows(parts: Parts) -> None:
         )
 
 
-def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
+def refuse_adapter(recipe: Recipe, module: torch.nn.Module) -> None:
     """An adapter names the model that it sits on, and no name means some of a model's layers.
 
     Raises:
@@ -171,7 +172,7 @@ def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
     """
     inner = getattr(module, "trunk", module)
     adapted = hasattr(inner, "peft_config") or bottleneck.has_adapters(module)
-    if parts.recipe.model.layers is not None and adapted:
+    if recipe.model.layers is not None and adapted:
         raise RecipeError(
             "model.layers makes a model that only this run has, and an adapter is nothing without "
             "its base",
