@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import pairs
 import pytest
 import torch
 from builders import gap
@@ -200,3 +201,19 @@ def test_pissa_needs_the_matrices_in_full() -> None:
         qlora.Config(start="pissa")
     with pytest.raises(ValueError, match="take one"):
         lora.Config(start="pissa", dora=True)
+
+
+def test_an_encoder_decoder_is_quantised_while_read_as_in_memory(tmp_path: Path) -> None:
+    """T5's second feed-forward matrix stays in full on both ways."""
+    plain = pairs.model("t5")
+    plain.save_pretrained(tmp_path)
+    pairs.tokenizer().save_pretrained(tmp_path)
+    read = load(str(tmp_path), quantize=True).model.module
+    quantized.quantize(plain)
+    for module in (read, plain):
+        packed = {n for n, m in module.named_modules() if quantized.is_quantized(m)}
+        assert packed
+        assert not any(name.endswith("wo") for name in packed)
+    for name in packed:
+        one, two = (quantized.matrix_of(m.get_submodule(name)) for m in (read, plain))
+        assert torch.equal(one, two)
