@@ -157,6 +157,27 @@ def test_an_objective_that_makes_new_examples_is_not_kept(
     assert "makes new examples in every epoch" in about(said)
 
 
+def test_chance_in_the_frozen_layers_is_found_out(tmp_path: Path) -> None:
+    """Noise on the embeddings that no setting names."""
+    parts = parts_of(decoder(tmp_path / "run", max_steps=4))
+    parts.loaded.model.base.get_input_embeddings().register_forward_hook(
+        lambda module, _, out: out + torch.randn_like(out) if module.training else out
+    )
+    said: list[str] = []
+    RunDir(tmp_path / "run").path.mkdir()
+    fit(parts, RunDir(tmp_path / "run"), {"threads": 1}, said.append, quiet=True, resumed=False)
+    assert "goes by chance" in about(said)
+
+
+def test_pooled_states_are_those_of_their_pooling(tmp_path: Path) -> None:
+    """The same weights, names and tokens, read in another way."""
+    for pooling in ("mean", "last"):
+        recipe = encoder(tmp_path / pooling, "head", max_steps=2)
+        recipe["objective"] = {"kind": "classification", "pooling": pooling}
+        run(recipe)
+    assert len([e for e in cache.entries() if e.kind == "trunks"]) == 4
+
+
 def test_killed_and_resumed_is_never_killed(tmp_path: Path) -> None:
     """Law 4 with kept states, also where the cache was emptied in between."""
     whole = decoder(tmp_path / "whole", save_every=4)
