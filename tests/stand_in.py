@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +165,9 @@ def step(
     assert isinstance(objective, Objective)
     backend = Backend("cpu")
     first = next(example for part in parts for example in part)
-    batches = [collate(part or [empty_like(first)]) for part in parts]
-    if isinstance(objective, StepStatistics):
-        found = objective.statistics(models, batches)
-        totals = backend.totals({name: float(value) for name, value in found.items()})
-        figures = {n: torch.tensor(value, dtype=torch.float64) for n, value in totals.items()}
-        batches = [replace(batch, step=figures) for batch in batches]
+    layout = getattr(models.policy, "layout", {})
+    batches = [collate(part or [empty_like(first)], **layout) for part in parts]
+    batches = informed(objective, models, batches, sum(len(part) for part in parts))
     watched = objective.watched if isinstance(objective, Watching) else frozenset()
     weights: dict[str, float] = {}
     for batch in batches:
@@ -188,8 +186,25 @@ def step(
     return builders.gradients(models.policy.module), means
 
 
+def informed(
+    objective: Any, models: RunModels, batches: Sequence[Batch], count: int
+) -> list[Batch]:
+    """Batches that know the figures of their step, of so many examples."""
+    if not isinstance(objective, StepStatistics):
+        return list(batches)
+    known = {"examples": torch.tensor(count), "whole": torch.tensor(len(batches) == 1)}
+    batches = [replace(batch, step=known) for batch in batches]
+    figures = objective.statistics(models, batches)
+    return [replace(batch, step={**known, **figures}) for batch in batches]
+
+
 def train(
-    objective: Any, models: RunModels, examples: Sequence[Example], folder: Path, steps: int = 4
+    objective: Any,
+    models: RunModels,
+    examples: Sequence[Example],
+    folder: Path,
+    steps: int = 4,
+    budget: int = 60,
 ) -> list[Means]:
     """The engine's own loop over one repeated step; each step's terms."""
     seen: list[Means] = []
@@ -207,11 +222,12 @@ def train(
         return list(examples), 0
 
     longest = max(example.size for example in examples)
-    data = Data(examples, [], step, steps, steps, micro_batches, longest, collate, empty_like)
+    laid_out = partial(collate, **getattr(models.policy, "layout", {}))
+    data = Data(examples, [], step, steps, steps, micro_batches, longest, laid_out, empty_like)
     method = models._method
     loop = Loop(
         spec, RunDir(folder), Backend("cpu"), objective, method, models, data, 3e-3, [Tracker()],
-        Stop(), State(choices={"token_budget": 60}),
+        Stop(), State(choices={"token_budget": budget}),
     )  # fmt: skip
     loop.train()
     return seen

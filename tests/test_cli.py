@@ -264,7 +264,7 @@ def test_a_run_is_not_taken_for_a_recipe(
 
 
 @pytest.mark.parametrize(
-    "what", ["objectives", "methods", "metrics", "formats", "cleaners", "recipes"]
+    "what", ["objectives", "methods", "metrics", "formats", "cleaners", "augmenters", "recipes"]
 )
 def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["list", what]) == 0
@@ -275,6 +275,7 @@ def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
         "metrics": "perplexity",
         "formats": "messages",
         "cleaners": "whitespace",
+        "augmenters": "word_swap",
         "recipes": "support",
     }
     assert f"  {known[what]} " in out
@@ -290,6 +291,8 @@ def test_list_without_a_word_lists_everything(capsys: pytest.CaptureFixture[str]
         "Metrics",
         "Formats",
         "Cleaners",
+        "Augmenters",
+        "Combinations",
         "Recipes",
     ]
 

@@ -22,7 +22,8 @@ import luthier
 from luthier import cli, companions
 from luthier.core import cache
 from luthier.core import recipe as recipes
-from luthier.core.contracts import Accompanied, Answered, FrozenColumns
+from luthier.core.contracts import Accompanied, FrozenColumns
+from luthier.core.contracts_beside import Answered
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.rundir import RunDir
 from luthier.engine import columns

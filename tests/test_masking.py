@@ -10,6 +10,7 @@ import builders
 import encoders
 import pytest
 import torch
+import yaml
 
 import luthier
 from luthier import cli
@@ -40,7 +41,7 @@ def recipe(tmp_path: Path, model: Path, method: str = "full", **changes: Any) ->
         "training": {
             "epochs": 12 if method == "full" else 30,
             "batch_size": 6,
-            "learning_rate": 3e-3 if method == "full" else 2e-2,
+            "learning_rate": 3e-3 if method == "full" else 5e-3,
             "precision": "float32",
             "threads": 1,
             "trackers": [],
@@ -196,6 +197,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         luthier.train(sft, quiet=True)
     with pytest.raises(UserError, match="has no masked-language-model head"):
         luthier.train(recipe(tmp_path, Path("builtin:nano")), quiet=True)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(tmp_path, base)))
+    assert cli.run(["train", str(tmp_path / "recipe.yaml"), "training.max_steps=1"]) == 0
+    assert "tune it" in capsys.readouterr().out
     assert cli.run(["generate", str(base), "--prompt", "a"]) == 2
     assert "fills in masked tokens" in capsys.readouterr().err
     with pytest.raises(UserError, match="neither talks nor labels"):

@@ -19,6 +19,7 @@ from luthier.core.records import (
     Labelled,
     MultipleChoice,
     Origin,
+    Pair,
     Preference,
     Record,
     SourceTarget,
@@ -51,6 +52,8 @@ ASKED = (Turn("user", "ask"),)
         Labelled(AT, "a", 0.5),
         Tagged(AT, ("Jo", "ran"), ("B-PER", "O")),
         SourceTarget(AT, "a", "b"),
+        Pair(AT, "a", "b"),
+        Pair(AT, "a", "b", ("c", "d")),
         Preference(AT, ASKED, (Turn("assistant", "b"),), (Turn("assistant", "c"),)),
         Preference(AT, ASKED, (Turn("assistant", "b"),), (Turn("assistant", "c"),), 0.5),
     ],
@@ -92,7 +95,7 @@ def test_training_afterwards_finds_its_tokens_made(
     def never(*_args: Any) -> Any:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(encoding, "_encoded", never)
+    monkeypatch.setattr(encoding, "encoder", never)
     run = luthier.train(recipe, quiet=True)
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["data"]["train"] == made.counts["train"]

@@ -12,6 +12,8 @@ import torch
 
 import luthier
 from luthier import cli
+from luthier.chat import Chat
+from luthier.classify import Classifier
 from luthier.core.errors import UserError
 from luthier.export import export
 from luthier.tag import Tagger
@@ -184,7 +186,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(UserError, match="classifier of tokens, and 'sft' learns with a language"):
         luthier.train(wrong, quiet=True)
     with pytest.raises(UserError, match="is no classifier"):
-        luthier.classify.Classifier.open(str(run.path))
+        Classifier.open(str(run.path))
     with pytest.raises(UserError, match="tags no words"):
         Tagger.open("builtin:nano")
     assert cli.run(["chat", str(run.path)]) == 2
@@ -208,5 +210,24 @@ def test_show_and_inspect_tell_what_is_learned(
     assert cli.run(["data", "show", str(tmp_path / "recipe.yaml")]) == 0
     shown = capsys.readouterr().out
     assert "[[" in shown
+    few = ["training.max_steps=1", f"output={tmp_path / 'told'}"]
+    assert cli.run(["train", str(tmp_path / "recipe.yaml"), *few]) == 0
+    assert "luthier generate" in capsys.readouterr().out
     assert cli.run(["inspect", str(tmp_path / "recipe.yaml")]) == 0
     assert "Nothing is refused" in capsys.readouterr().out
+
+
+def test_on_a_terminal_entities_stand_in_colour() -> None:
+    from luthier.commands.labelling import painted
+    from luthier.tag import Span, Tagging
+
+    spans = (Span("Angela", "PER", 0, 6, 0.9), Span("New York", "LOC", 10, 18, 0.8))
+    text = painted(Tagging("Angela in New York.", (), (), spans, ""), ["LOC", "PER"])
+    assert text.plain == "Angela PER in New York LOC."
+    styles = {text.plain[span.start : span.end].strip(): str(span.style) for span in text.spans}
+    assert styles["Angela"] != styles["New York"]
+    assert all(styles[word].startswith("bold") for word in ("Angela", "New York"))
+
+
+def test_open_gives_what_a_model_is() -> None:
+    assert isinstance(luthier.open("builtin:nano"), Chat)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core import cache
-from luthier.core.contracts import Answered
+from luthier.core.contracts_beside import Answered
 from luthier.core.errors import DataError, RecipeError
 from luthier.core.records import Record
 from luthier.data.parts import Part

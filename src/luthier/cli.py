@@ -16,6 +16,7 @@ import typer
 from luthier import quiet
 from luthier.commands import (
     caching,
+    combining,
     data,
     demonstration,
     doctor,
@@ -75,6 +76,7 @@ app.command()(training.evaluate)
 app.command()(talk.generate)
 app.command()(talk.chat)
 app.command()(exporting.export)
+app.command()(combining.combine)
 app.command("list")(listing.listing)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipe")

@@ -25,6 +25,7 @@ EXTRAS = {
     "wandb": "Weights & Biases tracking",
     "mlflow": "MLflow tracking",
     "pandas": "rows from data frames",
+    "bitsandbytes": "bases in four bits, method qlora",
 }
 _GB = 2**30
 _MEMORY, _DISK = 2 * _GB, 5 * _GB

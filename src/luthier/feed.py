@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
 from luthier.core.contracts import FrozenColumns, LanguageModel
+from luthier.core.contracts_beside import Solving
 from luthier.core.errors import RecipeError
-from luthier.core.records import Batch, Example
-from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
+from luthier.core.records import Batch, Example, Ints, SegmentTable
+from luthier.data.batching import (
+    check_budget,
+    collate,
+    empty_like,
+    micro_batches,
+    move,
+    padded_batches,
+)
 from luthier.data.order import Order, generator, total_steps
 from luthier.data.store import ExampleStore
+from luthier.engine import solver
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
+from luthier.engine.trunk_cache import COLUMN, Kept
 from luthier.frozen import Outputs, outputs
-from luthier.models.load import count_parameters
+from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
 from luthier.ops import bottleneck
 
@@ -40,6 +52,9 @@ def feed(
         UserError: not even the longest example fits into memory.
     """
     module = _prepare(parts, backend)
+    if parts.loaded.model.layout.get("layout") == "padded":
+        kind = parts.loaded.model.config.model_type
+        say(f"'{kind}' cannot be packed: rows of nearly one length are padded instead")
     plan = _plan(parts, backend, choices)
     choices["token_budget"] = plan.token_budget
     if parts.objective.needs_reference:
@@ -48,11 +63,56 @@ def feed(
     if isinstance(parts.objective, FrozenColumns):
         data = _with_columns(parts, backend, data, say)
     kept = outputs(parts, backend, data, choices, say)
-    _compile(parts, 0 if kept is None else parts.method.frozen_depth(module))
     if kept is None:
+        _refuse_solving(parts)
+        _compile(parts, 0)
         return data, parts.loaded.model
+    _compile(parts, parts.method.frozen_depth(module))
     steps = _steps(parts, data.train, _order(parts), kept)
-    return replace(data, step=steps, validation=kept.validation(data.validation)), kept.policy
+    held = kept.validation(data.validation)
+    if kept.train is not None and kept.pooled:
+        data = _with_rows(parts, data, kept.train, backend.device)
+    return replace(data, step=steps, validation=held), kept.policy
+
+
+def _refuse_solving(parts: Parts) -> None:
+    """A solver goes through all rows again and again.
+
+    Raises:
+        RecipeError: what they are to the head could not be kept.
+    """
+    if isinstance(parts.method, Solving) and parts.method.solve is not None:
+        raise RecipeError(
+            "method.solver: lbfgs needs what the trunk gives for every row, which cannot be kept",
+            cure="solver: steps, or what the line before this one names",
+            code="pairing",
+        )
+
+
+def _with_rows(parts: Parts, data: Data, kept: Kept, device: torch.device) -> Data:
+    """The same with rows of the head's table by themselves, and as many steps as a solver takes."""
+    store = data.train
+    assert isinstance(store, ExampleStore)
+    states = {f"{kept.table}.{COLUMN}": kept.rows}
+    wide = ExampleStore({**store.arrays, **states}, store.sources)
+    data = replace(data, rows=partial(_rows, wide, kept.table, device))
+    solve = parts.method.solve if isinstance(parts.method, Solving) else None
+    if solve is None:
+        return data
+    # Of every strength, then of all rows.
+    return replace(data, total=solve.iterations * (len(solver.STRENGTHS) + 1), per_epoch=1)
+
+
+def _rows(store: ExampleStore, head: str, device: torch.device, chosen: Ints) -> Batch:
+    """Chosen rows of a head's table, which has one an example, without any token."""
+    columns = {name: store.arrays[f"{head}.{name}"][chosen] for name in store.heads[head]}
+    table = {
+        name: torch.from_numpy(c.astype(np.int64) if c.dtype == np.int32 else np.array(c))
+        for name, c in columns.items()
+    }
+    nothing = torch.zeros(0, dtype=torch.int64)
+    batch = Batch(nothing, nothing, SegmentTable((), (), ()), {head: table}, (), nothing)
+    return move(batch, device)
 
 
 def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
@@ -79,6 +139,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     _refuse_adapter(parts, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
+    _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
         trunk.activation_checkpointing_enable({"use_reentrant": False})
@@ -88,12 +149,30 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
 
 
 def _compile(parts: Parts, first: int) -> None:
-    """The blocks from ``first`` on, where the recipe asks for it: a trunk's longest list."""
+    """The blocks from ``first`` on, where the recipe asks for it."""
     if parts.recipe.training.compile:
-        trunk = parts.loaded.model.trunk
-        lists = [list(m) for m in trunk.modules() if isinstance(m, torch.nn.ModuleList)]
-        for layer in max(lists, key=len, default=[])[first:]:
+        for layer in parts.loaded.model.blocks[first:]:
             layer.compile(dynamic=True)
+
+
+def _check_new_rows(parts: Parts) -> None:
+    """New tokens must learn.
+
+    Raises:
+        RecipeError: the method trains no row of the embeddings.
+    """
+    if not parts.recipe.model.new_tokens:
+        return
+    trunk: Any = parts.loaded.model.trunk
+    embeddings = trunk.get_input_embeddings()
+    if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+        kind = parts.recipe.method.kind
+        raise RecipeError(
+            f"model.new_tokens: method '{kind}' trains no embeddings, so the new tokens would stay "
+            "as they begin",
+            cure="method: lora, qlora or full",
+            code="pairing",
+        )
 
 
 def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
@@ -129,10 +208,11 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         budget=choices.get("token_budget", spec.token_budget),
         sixteen_bit=choices["precision"] != "float32",
         recompute=spec.gradient_checkpointing,
+        weights=weight_bytes(parts.loaded.model.module),
+        averaged=spec.ema is not None,
     )
     for store in stores:
-        sizes = store.sizes.tolist()
-        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
+        check_budget(store.sizes, plan.token_budget, store.origin)
     return plan
 
 
@@ -151,7 +231,8 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
         return move(collate(chosen, fill=fill, **layout), backend.device)
 
     def cut(sizes: Sequence[int], budget: int) -> list[list[int]]:
-        return micro_batches(sizes, budget, backend.ranks)
+        divide = micro_batches if layout.get("layout") != "padded" else padded_batches
+        return divide(sizes, budget, backend.ranks)
 
     return Data(
         examples, held, step, total, order.per_epoch, cut, plan.longest, to_batch, empty_like

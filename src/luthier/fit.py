@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,15 @@ from luthier import environment
 from luthier.assemble import Parts
 from luthier.core import cache
 from luthier.core.contracts import LanguageModel
+from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.engine import checkpoint, probe, rates, recover
+from luthier.engine import checkpoint, neftune, optim_8bit, probe, rates, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
+from luthier.engine.solver import Solver
 from luthier.engine.trackers import Tracker, open_trackers
 from luthier.engine.watch import Stop, signals
 from luthier.feed import feed
@@ -29,6 +32,17 @@ from luthier.models.run_models import RunModels
 
 Say = Callable[[str], None]
 
+#: Settings of training that a resumed run must share.
+_EXACT = (
+    "batch_size",
+    "optimizer",
+    "betas",
+    "weight_decay",
+    "seed",
+    "clip_norm",
+    "neftune_alpha",
+    "ema",
+)
 #: The fingerprint of a local model's content.
 _FILES = "the model's files"
 #: That of a mixture or of balanced classes.
@@ -85,7 +99,9 @@ def fit(
         _accept(changed, allow_inexact, say)
     choices = _kept_choices(old, spec, say) if old else {**choices, **_probe(parts)}
     backend = Backend(spec.device, choices["precision"])
+    optim_8bit.check(spec.optimizer, backend.device)
     data, policy = feed(parts, backend, choices, say)
+    neftune.check(spec.neftune_alpha, policy)
     _announce(parts, backend, choices, data, say)
     _check_metric(parts, data)
     done = old.step if old else 0
@@ -118,7 +134,11 @@ def _loop(
     state: State,
 ) -> Loop:
     data, policy = fed
-    return Loop(
+    kind: Callable[..., Loop] = Loop
+    if (solve := _solve(parts)) is not None:
+        assert data.rows is not None, "a solver without a cached trunk"
+        kind = partial(Solver, solve=solve, rows=data.rows)
+    return kind(
         parts.recipe.training,
         folder,
         backend,
@@ -131,6 +151,16 @@ def _loop(
         stop,
         state,
     )
+
+
+def _solve(parts: Parts) -> Solve | None:
+    """How the head is solved for, where it is not trained in steps."""
+    method = parts.method
+    found = method.solve if isinstance(method, Solving) else None
+    if found is not None and parts.loaded.head is not None:
+        calibrate = found.calibrate and parts.loaded.head.problem_type != "regression"
+        found = replace(found, calibrate=calibrate)  # a number is not likely or unlikely
+    return found
 
 
 def peak_rate(parts: Parts) -> float:
@@ -154,14 +184,20 @@ def _announce(
 ) -> None:
     trainable, total = count_parameters(parts.loaded.model.module)
     say(f"trainable: {trainable:,} of {total:,} ({trainable / total:.2%})")
-    module = parts.loaded.model.module
-    groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
-    if said := rates.described(groups, peak_rate(parts)):
-        say(f"learning rates: {said}")
-    say(
-        f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
-        f"{choices['token_budget']:,} tokens at most in a micro-batch"
-    )
+    if _solve(parts) is not None:
+        say(
+            f"L-BFGS over all {len(data.train):,} rows at once, until the gradient is flat: batch "
+            "size, epochs, learning rate and schedule have no part in it"
+        )
+    else:
+        module = parts.loaded.model.module
+        groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
+        if said := rates.described(groups, peak_rate(parts)):
+            say(f"learning rates: {said}")
+        say(
+            f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
+            f"{choices['token_budget']:,} tokens at most in a micro-batch"
+        )
     say(
         f"{choices['precision']} on {backend.device}, {choices['threads']} threads "
         f"({choices['because']})"
@@ -171,7 +207,8 @@ def _announce(
 def _take_best(loop: Loop, folder: RunDir, say: Say) -> None:
     assert loop.state.best is not None
     best = loop.state.best[1]
-    checkpoint.load_weights(folder.checkpoint(best), loop.parameters)
+    averaged = loop.spec.ema is not None
+    checkpoint.load_weights(folder.checkpoint(best), loop.parameters, averaged=averaged)
     say(f"stopped early; the result is the best checkpoint, of step {best:,}")
 
 
@@ -197,10 +234,7 @@ def fingerprints(parts: Parts) -> dict[str, str]:
         **_old_rows(parts),
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
         **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
-        **{
-            f"training.{name}": cache.key(training[name])
-            for name in ("batch_size", "optimizer", "betas", "weight_decay", "seed", "clip_norm")
-        },
+        **{f"training.{name}": cache.key(training[name]) for name in _EXACT},
     }
 
 

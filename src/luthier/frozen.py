@@ -51,6 +51,11 @@ class Outputs:
     train: Kept | None
     held: Kept | None
 
+    @property
+    def pooled(self) -> bool:
+        """Whether the whole trunk's pooled states were kept, not its lowest layers' tokens."""
+        return self.train is not None and self.train.table != STATES
+
     def validation(self, examples: Sequence[Example]) -> Sequence[Example]:
         """Held-out examples, each with what was kept of it."""
         return examples if self.held is None else KeptExamples(examples, self.held)
@@ -178,7 +183,10 @@ def _frozen(parts: Parts, data: Data, depth: int) -> _Frozen:
             policy = CachedTrunk(model, head)
             return _Frozen(said, head, compute, policy, _width(rows), ("pooled", model.pooling))
     assert isinstance(model, DividedModel)
-    model.divide(depth)
+    if (why := model.divide(depth)) is not None:
+        return _Frozen(said, why=why)
+    if parts.recipe.training.neftune_alpha is not None:
+        return _Frozen(said, why="training.neftune_alpha adds noise below them")
     why, rows = trunk_cache.obstacle(model.module, model.lower, batch)
     width = _width(rows)
     return _Frozen(said, STATES, model.lower, model, width, ("states", depth), why)

@@ -13,6 +13,7 @@ import torch
 
 from luthier.core import kinds
 from luthier.core.contracts import Method
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
@@ -25,7 +26,10 @@ from luthier.data.template import TokenizerCodec
 from luthier.engine import probe, rates
 from luthier.engine.backend import Backend
 from luthier.models.load import Loaded, count_parameters
+from luthier.models.outline import Part as ModelPart
+from luthier.models.outline import outline
 from luthier.models.plan import Plan, inner_size, make_plan
+from luthier.ops.quantized import expected_bytes
 from luthier.preview import Preview
 from luthier.stages import previews
 
@@ -114,6 +118,7 @@ class Inspection:
         validation: the held-out side.
         trainable: parameters that are trained.
         total: all parameters.
+        parts: the model as a tree, with what of it is trained.
         plan: memory, or why it does not suffice.
         device: where the run would happen.
         precision: in what arithmetic, and why.
@@ -132,6 +137,7 @@ class Inspection:
     validation: Survey | None
     trainable: int
     total: int
+    parts: list[ModelPart]
     plan: Plan | UserError
     device: str
     precision: tuple[str, str]
@@ -223,7 +229,15 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
         validation,
         trainable,
         total,
-        _plan(recipe, loaded, (trainable, total), longest, device, choice["precision"]),
+        outline(module),
+        _plan(
+            recipe,
+            loaded,
+            (trainable, total, expected_bytes(module, packed=isinstance(method, QuantizedBase))),
+            longest,
+            device,
+            choice["precision"],
+        ),
         str(device),
         (choice["precision"], choice["because"]),
         rate,
@@ -282,12 +296,12 @@ def _rows(table: Any) -> int:
 def _plan(
     recipe: Recipe,
     loaded: Loaded,
-    parameters: tuple[int, int],
+    parameters: tuple[int, int, int],
     longest: int,
     device: torch.device,
     precision: str,
 ) -> Plan | UserError:
-    trainable, total = parameters
+    trainable, total, weights = parameters
     budget = recipe.training.token_budget
     if isinstance(budget, int) and longest > budget:
         return DataError(
@@ -306,6 +320,8 @@ def _plan(
             budget=budget,
             sixteen_bit=precision != "float32",
             recompute=recipe.training.gradient_checkpointing,
+            weights=weights,
+            averaged=recipe.training.ema is not None,
         )
     except UserError as error:
         return error

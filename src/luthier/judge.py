@@ -11,11 +11,14 @@ from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once, held_out, load_model
+from luthier.codecs import decoder_prompt, pair_note
 from luthier.core import kinds
 from luthier.core.contracts import Metric
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.core.words import many
+from luthier.data.streams import PairCodec
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
@@ -29,11 +32,13 @@ from luthier.evaluation.measure import (
     text_examples,
 )
 from luthier.evaluation.questions import own_questions, questions, spoken
+from luthier.evaluation.retrieving import score_retrieval
 from luthier.evaluation.statistics import compare
 from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
+from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import Loaded, load, save_note
+from luthier.models.load import PAIR, Loaded, load, save_note
 from luthier.models.masked_lm import MaskedModel
 from luthier.models.token_heads import TaggerModel
 
@@ -77,6 +82,10 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         "objective": parts.recipe.objective.kind,
         "method": parts.recipe.method.kind,
     }
+    if isinstance(parts.method, QuantizedBase):
+        note["quantized"] = {"kind": "nf4", "covers_rounding": parts.method.covers_rounding}
+    if loaded.new_tokens:
+        note["new_tokens"] = loaded.new_tokens
     if loaded.head is not None:
         note["head"] = asdict(loaded.head)
         loaded.model.base.config.pad_token_id = loaded.tokenizer.pad_token_id
@@ -86,8 +95,14 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation = loaded.model.base.generation_config
         generation.eos_token_id = parts.codec.end_tokens
         generation.pad_token_id = loaded.tokenizer.pad_token_id
+        if isinstance(parts.codec, PairCodec):
+            note[PAIR] = pair_note(parts.recipe)
+            parts.codec.begin(generation)
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
+    if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
+        width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -245,6 +260,11 @@ def _side(
         held = score_tags(model, examples, records)
         said = score_texts(model, own, spec.prompts) if own else []
         return Side(held, [], said, score_tags(model, kept, known) if kept else [])
+    if isinstance(model, EmbeddingModel):
+        cosine = _cosine(parts)
+        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
+        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
+        return Side(held, [], [], old)
     if isinstance(model, MaskedModel):
         held = score_masked(model, examples, parts.codec, spec.samples)
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
@@ -252,12 +272,19 @@ def _side(
     old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
-    sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
+    begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
+    sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
+    new = min(spec.max_new_tokens, loaded.context // 2)
+    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _cosine(parts: Parts) -> bool:
+    """Whether the lengths of vectors mean nothing."""
+    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
 
 
 def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
@@ -335,6 +362,8 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["label"] = item.references[0] if item.references else None
                 line["predicted"] = item.answer
                 line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            elif item.rank is not None:
+                line["rank"] = item.rank
             else:
                 assert item.losses is not None
                 assert item.correct is not None

@@ -8,16 +8,18 @@ from pathlib import Path
 from luthier.chat import Chat
 from luthier.classify import Classifier
 from luthier.core.errors import RecipeError
+from luthier.embed import Embedder
 from luthier.models.load import Loaded, load, locate, read_note
 from luthier.tag import Tagger
 
-_BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger]] = {
+_BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder]] = {
     "classification": Classifier,
     "token_classification": Tagger,
+    "embedding": Embedder,
 }
 
 
-def open(name: str) -> Chat | Classifier | Tagger:  # noqa: A001 - asked for as luthier.open
+def open(name: str) -> Chat | Classifier | Tagger | Embedder:  # noqa: A001 - asked for as luthier.open
     """A run, a folder, an adapter, a hub id or a builtin, as what its head makes of it.
 
     >>> luthier.open("runs/entities").predict(["She lives in New York."])    # doctest: +SKIP

@@ -28,6 +28,7 @@ BODIES = {
     "data/formats": "    records = (Conversation,)\n"
     "    def recognise(self, fields): return None\n    def read(self, row): ...\n",
     "data/cleaners": "    def clean(self, records): ...\n",
+    "combine": "    needs_base = False\n    def check(self, shares): ...\n",
     "data/augmenters": "    near = True\n    generator = None\n"
     "    def wanted(self, records): return 0\n"
     "    def augment(self, records, count, seed, writer): ...\n",

@@ -20,7 +20,8 @@ from luthier.core.recipe import TrainingSpec
 from luthier.engine.rates import described, rated, shares
 from luthier.inspection import inspect
 
-METHODS = [kind for kind in kinds.names("methods") if kind != "head"]
+#: `head` and `prompt_tuning` train nothing in any layer.
+METHODS = [kind for kind in kinds.names("methods") if kind not in ("head", "prompt_tuning")]
 
 
 def groups_of(module: nn.Module, kind: str = "full", **training: Any) -> list[dict[str, Any]]:

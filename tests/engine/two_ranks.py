@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     """Trains in float64 as one process would, then LoRA whole and stopped."""
     backend = Backend("cpu")
     empty = 0
-    plain = Loop._batch
+    plain = Loop._chosen
 
     def counted(self: Loop, examples: Any, indices: Any) -> Any:
         nonlocal empty
@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
         return plain(self, examples, indices)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "_batch", counted)
+        patch.setattr(Loop, "_chosen", counted)
         fitted(full_recipe(folder / "full"), wide=True)
         fitted(freeze_recipe(folder / "freeze"), wide=True)
     fitted(lora_recipe(folder / "whole"))

@@ -15,7 +15,8 @@ from torch import nn
 
 from luthier.core.errors import RecipeError
 from luthier.data.batching import collate
-from luthier.methods.lora import Config, Method, attention_layers
+from luthier.methods._lora_targets import attention_layers
+from luthier.methods.lora import Config, Method
 from luthier.models.language_model import CausalModel
 
 
@@ -235,3 +236,75 @@ def test_an_adapter_loads_with_plain_peft_and_asks_no_network(
     module.peft_config["default"].base_model_name_or_path = "luthier-tests/some-hub-model"
     method.save(module, saved)
     assert gap(logits(loaded(saved)), logits(module)) == 0
+
+
+def matrices(module: Any) -> dict[str, torch.Tensor]:
+    """The largest singular values' part of each matrix of the base, as PiSSA takes it."""
+    made = {}
+    for name, part in builders.tiny().named_modules():
+        if isinstance(part, nn.Linear) and name != "lm_head":
+            left, values, right = torch.linalg.svd(part.weight.detach(), full_matrices=False)
+            made[name] = left[:, :4] * values[:4] @ right[:4]
+    return made
+
+
+def test_pissa_starts_as_the_largest_singular_values() -> None:
+    module: Any = Method(Config(rank=4, start="pissa", alpha=3)).prepare(builders.tiny())
+    plain = dict(builders.tiny().named_parameters())
+    for name, expected in matrices(module).items():
+        layer = module.get_base_model().get_submodule(name)
+        down, up = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+        assert gap(layer.scaling["default"] * up @ down, expected) < 1e-5
+        assert gap(layer.base_layer.weight + expected, plain[f"{name}.weight"]) < 1e-5
+        norms = down.norm(dim=1), up.norm(dim=0)
+        assert gap(*norms) < 1e-5, "the values are divided evenly"
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_pissa_adapter_is_right_on_the_original_base(rslora: bool, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    method = Method(
+        Config(
+            rank=4,
+            start="pissa",
+            rslora=rslora,
+            rank_pattern={"q_proj": 2},
+            alpha_pattern={"v_proj": 5.0},
+        )
+    )
+    module = method.prepare(builders.tiny())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    method.save(module, tmp_path)
+    plain = PeftModel.from_pretrained(builders.tiny(), str(tmp_path))
+    assert gap(logits(plain), logits(module)) < 1e-4
+    assert gap(logits(plain), logits(builders.tiny())) > 1e-2
+    layer = plain.get_base_model().model.layers[0].self_attn
+    assert (layer.q_proj.r["default"], layer.k_proj.r["default"]) == (4, 8)
+
+
+def test_plus_ratio_is_bs_rate_over_as() -> None:
+    method = Method(Config(rank=4, plus_ratio=16))
+    module = method.prepare(builders.tiny())
+    rates = {n: g["rate"] for g in method.param_groups(module) for n in g["names"]}
+    assert {rate for n, rate in rates.items() if "lora_B" in n} == {16}
+    assert {rate for n, rate in rates.items() if "lora_A" in n} == {1}
+
+
+def test_patterns_give_single_matrices_their_rank_and_alpha() -> None:
+    _, module = adapted(rank_pattern={"q_proj": 2}, alpha_pattern={"layers.1.mlp.up_proj": 1.0})
+    layers = module.get_base_model().model.layers
+    assert layers[0].self_attn.q_proj.r["default"] == 2
+    assert layers[0].self_attn.k_proj.r["default"] == 4
+    assert layers[1].mlp.up_proj.scaling["default"] == 1 / 4
+    assert layers[0].mlp.up_proj.scaling["default"] == 2
+
+
+@pytest.mark.parametrize("setting", ["rank_pattern", "alpha_pattern"])
+def test_a_pattern_that_means_nothing_is_refused(setting: str) -> None:
+    with pytest.raises(RecipeError, match=f"method.{setting} 'q_porj' means no matrix"):
+        adapted(**{setting: {"q_porj": 2}})

@@ -41,6 +41,7 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 references=(sentence(), sentence()),
                 probabilities=_probabilities(needs, chances),
                 label=_label(needs, rng),
+                rank=int(rng.integers(1, 20)) if "ranks" in needs else None,
                 spans=_spans(rng) if "spans" in needs else None,
                 said_spans=_spans(rng) if "spans" in needs else None,
             )
@@ -86,7 +87,8 @@ def test_class_attributes(kind: str) -> None:
     metric = type(build(kind))
     assert metric.names
     assert len(set(metric.names)) == len(metric.names)
-    assert metric.needs <= {"losses", "logits", "answers", "classes", "numbers", "spans"}
+    known = {"losses", "logits", "answers", "classes", "numbers", "spans", "ranks"}
+    assert metric.needs <= known
     assert isinstance(metric.higher_is_better, bool)
 
 

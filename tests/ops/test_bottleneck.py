@@ -9,6 +9,7 @@ from typing import Any
 
 import builders
 import classifiers
+import pairs
 import pytest
 import torch
 from builders import document, gap, tree
@@ -80,7 +81,7 @@ def test_one_begins_as_nothing_and_is_token_by_token(name: str, shape: Shape) ->
     assert torch.equal(states(given), before), "nothing computes yet"
     adapters.activate("new")
     assert torch.equal(states(given), before)
-    count = len(anatomy.blocks(given.module)) * len(shape.sublayers)
+    count = len(anatomy.blocks(given.module)) * (2 if shape.placement == "houlsby" else 1)
     assert sum(isinstance(m, Bottleneck) for m in given.module.modules()) == count
     awake(given.module, "new")
     packed = states(given)
@@ -193,8 +194,22 @@ def test_names_shapes_and_files_that_do_not_fit_are_refused(tmp_path: Path) -> N
         Adapters.of(model("llama").module).load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_encoder_decoder_has_them_in_both_stacks(name: str) -> None:
+    module = pairs.model(name)
+    adapters = Adapters.of(module)
+    adapters.add("new", HOULSBY)
+    found = [sublayers(block, 32) for block in anatomy.blocks(module)]
+    assert [len(each) for each in found] == [2, 2, 3, 3]
+    assert all(list(each)[-1] == "feed_forward" for each in found)
+    assert len(adapters.parameters("new")) == (2 * 2 + 2 * 3) * 6
+    cross = found[-1]["cross_attention"]
+    [path] = [key for key, each in module.named_modules() if each is cross]
+    assert "encdec" in path.lower() or "encoder_attn" in path
+
+
 def test_blocks_of_another_build_are_refused() -> None:
-    """Experts, cross-attention, and a block without any attention."""
+    """Experts, and a block without any attention."""
 
     class Mixed(nn.Module):
         def __init__(self) -> None:

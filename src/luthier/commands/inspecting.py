@@ -80,6 +80,9 @@ def _show(made: Console, one: Inspection) -> None:
         made.print(f"  {line}" if line else "", soft_wrap=True)
     for name, side in sides:
         screen.paragraph(made, f"{name}: {side.cost(one.policy, limit)}")
+    screen.heading(made, "Model; * is trained")
+    for row in _tree(one):
+        made.print(row, soft_wrap=True)
     screen.heading(made, "Training")
     for line in one.drawing.lines() if one.drawing else ():
         screen.paragraph(made, line)
@@ -130,6 +133,21 @@ def _counts(side: Survey) -> str:
     return (
         f"{line} {len(side.lengths):,} examples, {total:,} tokens, {side.targets:,} of them learned"
     )
+
+
+def _tree(one: Inspection) -> Iterator[Text]:
+    """A line a part: its name, how many parameters, how many of them learn, what it is."""
+    from rich.text import Text
+
+    rows = []
+    for part in one.parts:
+        learns = "all" if part.trained == part.total else f"{part.trained:,}"
+        name = f"{'*' if part.trained else ' '} {'  ' * part.depth}{part.name}"
+        rows.append((name, f"{part.total:,}", learns if part.trained else "", part.what))
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    for part, (name, total, learns, what) in zip(one.parts, rows, strict=True):
+        line = f"  {name:<{wide[0]}}  {total:>{wide[1]}}  {learns:>{wide[2]}}  {what}".rstrip()
+        yield Text(line, style="green" if part.trained else "")
 
 
 def _training(one: Inspection) -> Iterator[tuple[str, str]]:

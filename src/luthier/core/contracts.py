@@ -4,7 +4,8 @@ A kind is a module in the folder of that name (``objectives/sft.py`` is ``kind: 
 defines ``Config`` (a :class:`KindConfig`) and one class named after the folder's contract
 (``Objective``, ``Method``, ``Metric``, ``Format``, ``Cleaner``, ``Augmenter``, ``Reward``) that is
 built from it.
-The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`.
+The seams that see rows before they are tokens stand in :mod:`luthier.core.contracts_data`, those
+that judge what came out in :mod:`luthier.core.contracts_scores`.
 
 Shapes as in :mod:`luthier.core.records`.
 """
@@ -18,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from luthier.core.codec import Codec
 from luthier.core.contracts_data import Augmenter as Augmenter
 from luthier.core.contracts_data import Cleaner as Cleaner
 from luthier.core.contracts_data import Format as Format
 from luthier.core.contracts_data import Gathering as Gathering
-from luthier.core.records import Answer, Batch, Example, Prompt, Record, Scored, Turn
+from luthier.core.contracts_scores import Metric as Metric
+from luthier.core.contracts_scores import Reward as Reward
+from luthier.core.records import Answer, Batch, Example, Record
 from luthier.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Head:
             lets the kind of model decide.
         labels: the classes' names, in the order of the outputs.
         problem_type: ``single_label``, ``multi_label`` or ``regression``.
+        hidden: width of a layer between the pooled state and the outputs; ``None`` for none.
     """
 
     kind: str
@@ -61,6 +64,7 @@ class Head:
     pooling: str | None = None
     labels: tuple[str, ...] = ()
     problem_type: str | None = None
+    hidden: int | None = None
 
 
 class LanguageModel(Protocol):
@@ -134,7 +138,7 @@ class Objective(Protocol):
     records: ClassVar[tuple[type[Record], ...]]
     metrics: ClassVar[tuple[str, ...]]
     #: What becomes of an example longer than the context unless the recipe says otherwise:
-    #: ``window`` (consecutive windows, nothing lost) or ``refuse``.
+    #: ``window`` (consecutive windows, nothing lost), ``refuse``, or a cut that is counted.
     overlong: ClassVar[str]
     #: Whether the loss asks for ``models.reference()``, which is then kept at step 0.
     needs_reference: ClassVar[bool]
@@ -209,29 +213,6 @@ class Accompanied(Protocol):
 
 
 @runtime_checkable
-class Answered(Protocol):
-    """An objective whose training records another model answers first, once."""
-
-    @property
-    def answerer(self) -> str:
-        """The model that answers, as a recipe names it."""
-        ...
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """How it answers: ``max_new_tokens``, ``temperature`` and the like."""
-        ...
-
-    def question(self, record: Record) -> Sequence[Turn]:
-        """What it is asked."""
-        ...
-
-    def answered(self, record: Record, answer: str) -> Record:
-        """The record with its answer."""
-        ...
-
-
-@runtime_checkable
 class FrozenColumns(Protocol):
     """An objective with columns that the steps do not change.
 
@@ -255,8 +236,10 @@ class StepStatistics(Protocol):
     def statistics(self, models: Models, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Sums over these batches, without gradient, under the same names on every rank.
 
-        The engine adds over ranks and puts the totals into every batch's ``step``; in validation
-        the step is all that is held out.
+        The engine adds over ranks and puts the totals into every batch's ``step``, which tells
+        from the start how many ``examples`` the step has and whether this batch is the ``whole``
+        of it; in validation the step is all that is held out. Vectors laid at their places in
+        zeros add up to all of them.
         """
         ...
 
@@ -360,36 +343,4 @@ class Method(Protocol):
 
     def merge(self, model: nn.Module) -> nn.Module:
         """A plain model that computes the same; refused where that has no meaning."""
-        ...
-
-
-class Metric(Protocol):
-    """A figure over examples, kept as rows that can be summed, so that a bootstrap can resample.
-
-    Every name in :attr:`names` is a function of the column sums of its rows: a mean is
-    ``[score, 1]``, perplexity ``[nll, tokens]``, corpus BLEU its n-gram counts.
-    """
-
-    needs: ClassVar[frozenset[str]]
-    names: ClassVar[tuple[str, ...]]
-    higher_is_better: ClassVar[bool]
-
-    def update(self, scored: Scored) -> None:
-        """Adds one example."""
-        ...
-
-    def rows(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Per name, ``[examples, k]`` summable figures in the order of the updates."""
-        ...
-
-    def reduce(self, name: str, totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Column sums ``[..., k]`` to values ``[...]``."""
-        ...
-
-
-class Reward(Protocol):
-    """Scores answers: a rule, a model, a judge."""
-
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        """One number an answer, of the prompt at the same place; more is better."""
         ...

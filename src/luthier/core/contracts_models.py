@@ -24,8 +24,8 @@ class DividedModel(LanguageModel, Protocol):
     A batch with the table :data:`STATES` brings what they give, and ``hidden`` runs the others.
     """
 
-    def divide(self, depth: int) -> None:
-        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
+    def divide(self, depth: int) -> str | None:
+        """:meth:`lower` then means the lowest ``depth`` blocks; why it cannot, or ``None``."""
         ...
 
     def lower(self, batch: Batch) -> Tensor:

@@ -31,6 +31,7 @@ FOLDERS = {
     "data/formats": "Format",
     "data/cleaners": "Cleaner",
     "data/augmenters": "Augmenter",
+    "combine": "Combination",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -60,6 +60,9 @@ class ModelSpec(Settings):
     """Refuse to ask the hub, even for a hub id; only what is cached is used."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of every layer of a pretrained model; its own if unset."""
+    new_tokens: str | tuple[str, ...] = ()
+    """Tokens that a pretrained model gets and learns, ``["<tool>", "</tool>"]``, or a file with
+    one on each line; each starts from the mean of the pieces that spelt it."""
     layers: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Start from some of a pretrained model's layers: ``[0, 3, 5]``, or how many, drawn evenly."""
     architecture: str | None = Field(default=None, min_length=1)
@@ -77,9 +80,9 @@ class ModelSpec(Settings):
                 f"takes either 'name' (a pretrained model) or 'architecture' (from scratch), {both}"
             )
         scratch = ("config", "tokenizer")
-        pretrained = ("revision", "trust_remote_code", "dropout", "layers")
+        pretrained = ("revision", "trust_remote_code", "dropout", "layers", "new_tokens")
         idle = scratch if self.name is not None else pretrained
-        if unused := [name for name in idle if getattr(self, name) not in (None, False, {})]:
+        if unused := [name for name in idle if getattr(self, name) not in (None, False, {}, ())]:
             start = "a pretrained model" if self.name is not None else "a model from scratch"
             raise ValueError(f"'{unused[0]}' has no meaning for {start}")
         return self
@@ -187,6 +190,9 @@ class DataSpec(Settings):
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)
     """Take at most so many rows of each source, for a try."""
+    workers: Count | Literal["auto"] = "auto"
+    """Processes that check rows and put them into tokens, once there are many; ``auto`` takes as
+    many as pay off. What they make is the same however many there are."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds to wait for a source that gives nothing (a pipe, a disk of the network, a hub's
     stream) before it is named in an error."""
@@ -280,8 +286,9 @@ class TrainingSpec(Settings):
     """Examples in one optimizer step, over all devices."""
     token_budget: Count | Literal["auto"] = "auto"  # noqa: S105 - no password
     """Tokens in one micro-batch; ``auto`` asks the memory planner."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum."""
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_8bit_paged", "sgd"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019) or SGD with momentum. On NVIDIA GPUs AdamW may keep its
+    moments in 8 bits, and page them out to main memory where the GPU's is full."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     """AdamW's decay rates; SGD's momentum is the first."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
@@ -302,6 +309,11 @@ class TrainingSpec(Settings):
     """Decoupled decay of matrices; biases and norms are spared."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Bound on the global gradient norm; null for none."""
+    neftune_alpha: float | None = Field(default=None, gt=0)
+    """Noise on the embeddings while training (NEFTune; 5 is its paper's); none if unset."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights (0.999), which is evaluated and becomes the result;
+    none if unset."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the forward and backward pass; weights stay float32. ``auto`` probes."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -348,10 +360,20 @@ class EvaluationSpec(Settings):
     """Rows answered for the metrics that compare answers."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest generated answer."""
+    num_beams: int = Field(default=1, ge=1)
+    """Beams of the search for an answer; 1 takes the most likely token each time."""
+    length_penalty: float = 1.0
+    """Of beam search: above 0 favours longer answers, below 0 shorter ones."""
     resamples: int = Field(default=10_000, ge=100)
     """Of the bootstrap behind intervals and p-values."""
     before: bool = True
     """Measure the model before tuning as well."""
+
+    @model_validator(mode="after")
+    def _beams(self) -> EvaluationSpec:
+        if self.num_beams == 1 and self.length_penalty != 1.0:
+            raise ValueError("'length_penalty' has no effect without beams: set num_beams")
+        return self
 
     @field_validator("metrics", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -96,8 +97,7 @@ class Node:
     Attributes:
         turn: what was said.
         parent: index of the node that it answers, which stands before it; ``None`` for a root.
-        rank: its place among the answers to its parent, the best one lowest; ``None`` where no
-            one ranked it.
+        rank: its place among its parent's answers, the best lowest; ``None`` where none is known.
     """
 
     turn: Turn
@@ -107,13 +107,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ConversationTree(Record):
-    """A conversation that branches: several answers to one turn, each with what followed it.
-
-    :mod:`luthier.core.trees` walks it.
-
-    Attributes:
-        nodes: parents before their children.
-    """
+    """A conversation that branches, parents before children; :mod:`luthier.core.trees` walks it."""
 
     nodes: tuple[Node, ...]
 
@@ -133,6 +127,15 @@ class Tagged(Record):
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Record):
+    """Two texts that belong together, and texts that only look as if they did."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +307,7 @@ class Batch:
         attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
         token_types: shaped as ``tokens`` where the model has them.
         size: real tokens, ``N``.
-        source: what an encoder-decoder's encoder reads, as a batch of its own without targets;
-            ``tokens`` and all else here are then the decoder's.
+        source: what an encoder-decoder's encoder reads, without targets; the rest is the decoder's.
         step: figures of the whole step by name, where the objective has step statistics.
     """
 
@@ -354,6 +356,7 @@ class Scored:
         references: the answers that the data give.
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
+        rank: where the right text stood among all, from 1.
         spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
         said_spans: those that the model marked.
     """
@@ -367,6 +370,7 @@ class Scored:
     references: tuple[str, ...] = ()
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
+    rank: int | None = None
     spans: tuple[Entity, ...] | None = None
     said_spans: tuple[Entity, ...] | None = None
 
@@ -382,8 +386,9 @@ def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin)
         An example whose ``lm`` table has a row for every learned token but the very first one,
         which nothing precedes.
     """
-    tokens = np.array([token for run, _ in pieces for token in run], dtype=np.int64)
-    learned = np.array([flag for run, flag in pieces for _ in run], dtype=bool)
+    tokens = np.array([*chain.from_iterable(run for run, _ in pieces)], dtype=np.int64)
+    flags = np.array([flag for _, flag in pieces], dtype=bool)
+    learned = np.repeat(flags, np.array([len(run) for run, _ in pieces], dtype=np.int64))
     places = np.flatnonzero(learned)
     places = places[places > 0]
     table: dict[str, npt.NDArray[Any]] = {

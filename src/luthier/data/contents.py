@@ -13,6 +13,7 @@ from luthier.core.records import (
     Labelled,
     MultipleChoice,
     Node,
+    Pair,
     Preference,
     Prompt,
     Ranking,
@@ -40,6 +41,8 @@ def answers(record: Record | None) -> tuple[str, ...]:
             return tuple("\n".join(t for t in (turn.content, turn.calls) if t) for turn in spoken)
         case SourceTarget(target=target):
             return (target,)
+        case Pair(positive=positive, negatives=negatives):
+            return (positive, *negatives)
         case Preference(chosen=chosen, rejected=rejected):
             return (_said(chosen), _said(rejected))
         case Thumb(answer=turns):
@@ -62,6 +65,8 @@ def prompt(record: Record | None) -> str:
             return " ".join(words)
         case SourceTarget(source=source):
             return source
+        case Pair(anchor=anchor):
+            return anchor
         case Preference(prompt=turns) | Thumb(prompt=turns) | Ranking(prompt=turns):
             return _said(turns)
     return "\n".join(_texts({f.name: getattr(record, f.name) for f in fields(record)}))

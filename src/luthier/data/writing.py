@@ -12,6 +12,7 @@ from luthier.core.marks import mark
 from luthier.core.records import (
     Conversation,
     Labelled,
+    Pair,
     Preference,
     Record,
     SourceTarget,
@@ -50,6 +51,8 @@ def row_of(record: Record) -> dict[str, Any]:
             return {**both, "label": list(label) if isinstance(label, tuple) else label}
         case Tagged(words=words, tags=tags):
             return {"tokens": list(words), "tags": list(tags)}
+        case Pair(anchor=anchor, positive=positive, negatives=negatives):
+            return {"anchor": anchor, "positive": positive, "negatives": list(negatives)}
         case SourceTarget(source=source, target=target):
             return {"source": source, "target": target}
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected, margin=margin):

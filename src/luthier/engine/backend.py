@@ -65,6 +65,15 @@ class Backend:
         total = self._accelerator.reduce(values, reduction="sum")
         return dict(zip(names, total.tolist(), strict=True))
 
+    def sums(self, figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors added over all ranks; every rank gives the same names and shapes."""
+        if self.ranks == 1:
+            return dict(figures)
+        return {
+            name: self._accelerator.reduce(figures[name], reduction="sum")
+            for name in sorted(figures)
+        }
+
     def agree(self, flag: bool) -> bool:
         """Whether any rank says so: what all do next is decided together."""
         return self.totals({"flag": float(flag)})["flag"] > 0

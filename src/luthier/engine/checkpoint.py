@@ -86,6 +86,7 @@ def capture(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     scaler: Mapping[str, Any],
+    average: Mapping[str, Tensor] | None = None,
     *,
     copy: bool = True,
 ) -> Snapshot:
@@ -96,11 +97,14 @@ def capture(
         parameters: name -> trained parameter.
         optimizer: its state is kept by parameter name.
         scaler: of float16 gradients; empty otherwise.
+        average: the weights' moving average, where the run keeps one.
         copy: whether training may go on while it is written; without a copy it must wait.
     """
     weights = {name: _held(p.detach(), copy) for name, p in parameters.items()}
     moments, numbers = _optimizer_state(optimizer, parameters, copy)
     files = {"weights": _untied(weights), "optimizer": moments, "random": _random_states()}
+    if average is not None:
+        files["average"] = _untied({name: _held(each, copy) for name, each in average.items()})
     rest = {"state": asdict(state), "optimizer": numbers, "scaler": dict(scaler)}
     return Snapshot(state.step, files, rest)
 
@@ -184,14 +188,22 @@ def read_state(folder: Path) -> State:
         raise damaged(folder, "state.json cannot be read") from error
 
 
-def load_weights(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """The trained parameters alone, as for the best checkpoint at the end.
+def load_average(folder: Path) -> dict[str, Tensor] | None:
+    """The weights' moving average, where the run kept one."""
+    path = folder / "average.safetensors"
+    return load_file(path) if path.is_file() else None
+
+
+def load_weights(
+    folder: Path, parameters: Mapping[str, nn.Parameter], *, averaged: bool = False
+) -> None:
+    """The trained parameters alone, or their average, as for the best checkpoint at the end.
 
     Raises:
         TrainingError: the checkpoint is damaged or belongs to another model.
     """
     verify(folder)
-    weights = load_file(folder / "weights.safetensors")
+    weights = load_file(folder / f"{'average' if averaged else 'weights'}.safetensors")
     shapes = {name: weight.shape for name, weight in weights.items()}
     wanted = {name: parameter.shape for name, parameter in parameters.items()}
     if differing := sorted(name for name, _ in shapes.items() ^ wanted.items()):

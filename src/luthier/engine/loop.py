@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,12 +21,15 @@ from torch import Tensor, nn
 
 from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
-from luthier.core.records import Batch, Example
+from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint, memory, optim, rates
+from luthier.engine.average import Average
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
+from luthier.engine.neftune import noise
 from luthier.engine.recent import Recent
+from luthier.engine.statistics import informed
 from luthier.engine.trackers import Tracker
 from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
 from luthier.engine.writer import Writer
@@ -49,6 +53,7 @@ class Data:
         longest: tokens of the longest example, below which no budget can go.
         collate: examples to a batch on the device.
         empty: an example of one token and no target like the one given.
+        rows: chosen training examples as one batch without tokens, where the trunk is cached.
     """
 
     train: Sequence[Example]
@@ -60,6 +65,7 @@ class Data:
     longest: int
     collate: Collate
     empty: Callable[[Example], Example]
+    rows: Callable[[Ints], Batch] | None = None
 
 
 class Wrapped(nn.Module):
@@ -110,13 +116,12 @@ class Loop:
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         groups = rates.rated(self.method.param_groups(module), module, self.spec)
         self.optimizer = optim.make_optimizer(self.spec, groups, self.peak)
+        self._average = Average(self.parameters, self.spec.ema)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
-        total = self.data.total
+        total, saves = self.data.total, self.spec.save_every
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
-        automatic = self.spec.save_every == "auto"
-        self._save_every = (
-            self._validate_every if automatic else every(self.spec.save_every, total, total)
-        )
+        self._save_every = self._validate_every if saves == "auto" else every(saves, total, total)
+        self._informed = partial(informed, self.objective, self.models, self.backend)
         self._trend, self._recent = Trend(), Recent()
         self._writer = Writer(self.run, self.spec.keep)
 
@@ -125,6 +130,7 @@ class Loop:
         self.state, scaler = checkpoint.load(
             folder, self.parameters, self.optimizer, moments=moments
         )
+        self._average.load(checkpoint.load_average(folder))
         self.backend.load_state(scaler)
         self._recent.load_state(self.state.recent)
         self._trend.load_state(self.state.trend)
@@ -142,6 +148,8 @@ class Loop:
         """
         with self._writer:
             ended = self._train()
+        if ended == "finished":
+            self._average.take()
         self.backend.barrier()
         return ended
 
@@ -191,6 +199,8 @@ class Loop:
         with memory.fatal("in the optimizer's update"):
             backend.update(self.optimizer, healthy=healthy)
         state.step += 1
+        if healthy:
+            self._average.update(state.step - state.skipped)
         state.tokens += sum(sizes)
         seconds = time.perf_counter() - start
         state.seconds += seconds
@@ -203,9 +213,9 @@ class Loop:
         backend, step = self.backend, self.state.step
         self.optimizer.zero_grad(set_to_none=True)
         cuts = self.data.cut(sizes, self.budget)
-        batches = [self._batch(examples, c) for c in cuts[backend.rank :: backend.ranks]]
+        mine = [self._chosen(examples, c) for c in cuts[backend.rank :: backend.ranks]]
         torch.manual_seed(_step_seed(self.spec.seed, step, backend.rank))
-        return self._gradients(batches)
+        return self._gradients(mine, len(examples))
 
     @property
     def budget(self) -> int:
@@ -229,8 +239,15 @@ class Loop:
 
         return memory.retried(work, smaller)
 
-    def _gradients(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float]]:
-        """Gradients of a step; returns each term's weight over all ranks and sum on this one."""
+    def _gradients(
+        self, chosen: Sequence[Sequence[Example]], count: int
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Gradients of a step of ``count`` examples over all ranks.
+
+        Returns each term's weight over all ranks, and its sum on this one.
+        """
+        batches = list(self._informed(map(self.data.collate, chosen), count))
+        alpha, key = self.spec.neftune_alpha, (self.spec.seed, self.state.step)
         mine: dict[str, float] = {}
         for batch in batches:
             for name, weight in self.objective.weights(batch).items():
@@ -240,23 +257,24 @@ class Loop:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with self.backend.accumulating(self.wrapped, last=last):
-                with self.backend.arithmetic():
+                noisy = noise(alpha, self.models.policy, batch, chosen[number], key)
+                with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
                 self.backend.backward(terms, weights)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return weights, {name: float(value) for name, value in sums.items()}
 
-    def _batch(self, examples: Sequence[Example], indices: Sequence[int]) -> Batch:
-        chosen = [examples[i] for i in indices] or [self.data.empty(examples[0])]
-        return self.data.collate(chosen)
+    def _chosen(self, examples: Sequence[Example], indices: Sequence[int]) -> list[Example]:
+        return [examples[i] for i in indices] or [self.data.empty(examples[0])]
 
     def validation_loss(self) -> tuple[float, dict[str, float]]:
         """Mean of each term over the held-out examples, and their sum."""
         module = self.models.policy.module
         module.eval()
         sizes = [e.size for e in self.data.validation]
-        sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
+        with self._average.swapped():
+            sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
         module.train()
         sums, weights = self.backend.totals(sums), self.backend.totals(weights)
         means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
@@ -269,8 +287,8 @@ class Loop:
         held_out, backend = self.data.validation, self.backend
         cuts = self.data.cut(sizes, self.budget)
         with torch.no_grad(), backend.arithmetic():
-            for indices in cuts[backend.rank :: backend.ranks]:
-                batch = self._batch(held_out, indices)
+            chosen = (self._chosen(held_out, i) for i in cuts[backend.rank :: backend.ranks])
+            for batch in self._informed(map(self.data.collate, chosen), len(held_out)):
                 for name, weight in self.objective.weights(batch).items():
                     weights[name] = weights.get(name, 0.0) + weight
                 for name, term in self.objective.loss(self.models, batch).items():
@@ -298,7 +316,8 @@ class Loop:
         self.state.recent, self.state.trend = self._recent.state(), self._trend.state()
         if self.backend.main:
             scaler = self.backend.state()
-            self._writer.save(self.state, self.parameters, self.optimizer, scaler)
+            average = self._average.values or None
+            self._writer.save(self.state, self.parameters, self.optimizer, scaler, average)
 
     def _last_saved(self) -> Path | None:
         """The newest checkpoint, once it is written."""
@@ -307,19 +326,7 @@ class Loop:
         return saved[-1][1] if saved else None
 
     def _log_step(self) -> None:
-        state = self.state
-        figures = self._recent.figures()
-        self._log(
-            {
-                "kind": "step",
-                "epoch": round(state.step / self.data.per_epoch, 4),
-                "tokens": state.tokens,
-                **figures,
-                "memory": self.backend.memory(),
-                "seconds": round(state.seconds, 3),
-                "skipped": state.skipped,
-            }
-        )
+        self._log(self._recent.line(self.state, self.data.per_epoch, self.backend.memory()))
 
     def _log(self, event: Mapping[str, Any]) -> None:
         if self.backend.main:

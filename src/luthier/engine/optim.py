@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from luthier.core.recipe import TrainingSpec
+from luthier.engine import optim_8bit
 
 
 def make_optimizer(
@@ -30,6 +31,8 @@ def make_optimizer(
         }
         for group in groups
     ]
+    if spec.optimizer in optim_8bit.KINDS:
+        return optim_8bit.make(spec, made, peak)
     if spec.optimizer == "sgd":
         return torch.optim.SGD(made, lr=peak, momentum=spec.betas[0])
     return torch.optim.AdamW(made, lr=peak, betas=spec.betas, fused=True)

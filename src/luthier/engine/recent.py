@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from luthier.engine.checkpoint import State
+
 
 class Recent:
     """What the next log line will say; part of a checkpoint."""
@@ -47,6 +49,18 @@ class Recent:
         self.loss = state.get("loss", math.nan)
         self._losses = list(state.get("losses", ()))
         self._tokens, self._seconds = state.get("tokens", 0), state.get("seconds", 0.0)
+
+    def line(self, state: State, per_epoch: int, memory: int) -> dict[str, Any]:
+        """The log's next line, and a new beginning."""
+        return {
+            "kind": "step",
+            "epoch": round(state.step / per_epoch, 4),
+            "tokens": state.tokens,
+            **self.figures(),
+            "memory": memory,
+            "seconds": round(state.seconds, 3),
+            "skipped": state.skipped,
+        }
 
     def figures(self) -> dict[str, Any]:
         """Mean loss and speed since the last line; the newest of everything else."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from luthier.core.rundir import RunDir
 from luthier.engine import checkpoint
@@ -35,6 +35,7 @@ class Writer:
         parameters: Mapping[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
         scaler: Mapping[str, Any],
+        average: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Copies the run as it stands and begins to write it, once the one before is written.
 
@@ -46,14 +47,14 @@ class Writer:
         self.wait()
         best = state.best[1] if state.best else None
         try:
-            snapshot = checkpoint.capture(state, parameters, optimizer, scaler)
+            snapshot = checkpoint.capture(state, parameters, optimizer, scaler, average)
             copied = True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             copied = False
         if not copied:  # outside the handler, whose traceback keeps half a copy alive
-            snapshot = checkpoint.capture(state, parameters, optimizer, scaler, copy=False)
+            snapshot = checkpoint.capture(state, parameters, optimizer, scaler, average, copy=False)
         if not (copied and self._beside(snapshot, best)):
             self._write(snapshot, best)
             self.wait()

@@ -9,8 +9,9 @@ import yaml
 
 from luthier.core.rundir import RunDir, write_text
 from luthier.evaluation.report_classes import majority
+from luthier.models.embedder import HEAD
 from luthier.models.heads import HEAD_FILE
-from luthier.models.load import read_note
+from luthier.models.load import PAIR, read_note
 from luthier.models.worlds import WORLDS
 
 
@@ -91,8 +92,11 @@ def _loading(run: RunDir, adapter: bool) -> list[str]:
     head = read_note(run.model).get("head")
     if (run.model / HEAD_FILE).is_file():
         assert head is not None
-        return _loading_pooled(adapter, head["pooling"])
-    task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
+        return _loading_pooled(adapter, head["pooling"], deep=head.get("hidden") is not None)
+    if head is not None and head["kind"] == HEAD:
+        return _loading_sentences(adapter, head["pooling"])
+    plain = "Seq2SeqLM" if PAIR in read_note(run.model) else "CausalLM"
+    task = plain if head is None else WORLDS[head["kind"]].auto
     model = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
     more = f", num_labels={len(head['labels'])}" if adapter and head and head["labels"] else ""
     if adapter and task == "MaskedLM":  # peft has no class of that name
@@ -113,28 +117,55 @@ def _loading(run: RunDir, adapter: bool) -> list[str]:
     ]
 
 
-def _loading_pooled(adapter: bool, pooling: str) -> list[str]:
-    """A linear head on pooled states, which no class of transformers has."""
+def _loading_pooled(adapter: bool, pooling: str, *, deep: bool) -> list[str]:
+    """A head on pooled states, which no class of transformers has."""
     model = "AutoPeftModelForFeatureExtraction" if adapter else "AutoModel"
     pick = {"mean": "mean(1)", "first": "[:, 0]", "last": "[:, -1]"}[pooling]
-    library = "peft" if adapter else "transformers"
+    library, last = "peft" if adapter else "transformers", "2." if deep else ""
     return [
         f"from {library} import {model}",
         "from safetensors.torch import load_file",
+        *(["from torch.nn.functional import gelu"] if deep else []),
         "from transformers import AutoTokenizer",
         f'trunk = {model}.from_pretrained("model").eval()',
         'tokenizer = AutoTokenizer.from_pretrained("model")',
         f'head = load_file("model/{HEAD_FILE}")',
         'tokens = tokenizer("a text", return_tensors="pt")',
         f"pooled = trunk(**tokens).last_hidden_state{'.' if '(' in pick else ''}{pick}",
-        'logits = pooled @ head["weight"].T + head["bias"]',
+        *(['pooled = gelu(pooled @ head["0.weight"].T + head["0.bias"])'] if deep else []),
+        f'logits = pooled @ head["{last}weight"].T + head["{last}bias"]',
+    ]
+
+
+def _loading_sentences(adapter: bool, pooling: str) -> list[str]:
+    """A sentence encoder; whole, it is one of sentence-transformers' as well."""
+    if not adapter:
+        return [
+            "from sentence_transformers import SentenceTransformer",
+            'model = SentenceTransformer("model")',
+            'vectors = model.encode(["a text", "another one"])',
+        ]
+    return [
+        "from peft import AutoPeftModelForFeatureExtraction",
+        "from transformers import AutoTokenizer",
+        'trunk = AutoPeftModelForFeatureExtraction.from_pretrained("model").eval()',
+        'tokenizer = AutoTokenizer.from_pretrained("model")',
+        f"# a text's vector: its last hidden states, pooled: {pooling}",
     ]
 
 
 def _kept(run: RunDir) -> list[str]:
     head = read_note(run.model).get("head")
+    pair = read_note(run.model).get(PAIR)
+    if pair is not None:
+        template = pair["template"]
+        shown = "as it stands" if template is None else f"as `{template}`"
+        return [f"The encoder reads a source {shown}.", ""]
     if head is None:
         return ["The chat template is saved with the tokenizer.", ""]
+    if head["kind"] == HEAD:
+        said = "Its answer is a vector: `luthier.embed.Embedder` and sentence-transformers ask it."
+        return [said, ""]
     if not head["labels"]:
         return ["It fills in masked tokens, and can be tuned further.", ""]
     names = ", ".join(f"`{name}`" for name in head["labels"][:12])

@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from luthier.core import kinds
 from luthier.core.errors import RecipeError, UserError, nearest
-from luthier.core.rundir import open_run
+from luthier.core.rundir import RunDir, open_run
 from luthier.export import _golden
 from luthier.models.load import load
+from luthier.ops.quantized import holds_quantized
 
 Say = Callable[[str], None]
 
@@ -32,12 +34,15 @@ class Exported:
         difference: largest absolute difference of its logits from the run's own model.
         prompts: golden prompts compared.
         tolerance: the difference that was allowed.
+        rounding: where the run's base was quantised, how far the model that was trained is from
+            the one that was written; ``None`` elsewhere.
     """
 
     folder: Path
     difference: float
     prompts: int
     tolerance: float
+    rounding: _golden.Distance | None = None
 
 
 def targets() -> tuple[str, ...]:
@@ -62,7 +67,8 @@ def export(
 
     Raises:
         UserError: no such run or target, a folder that is not empty, or a result whose logits
-            differ by more than the target's tolerance (nothing is left behind then).
+            differ by more than the target's tolerance, or whose answers are not those of the
+            quantised model that was trained (nothing is left behind then).
     """
     if to not in targets():
         raise RecipeError(f"unknown export '{to}': {nearest(to, targets())}", "--to", code="kind")
@@ -78,28 +84,45 @@ def export(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        loaded = load(str(found.path))
-        prompts = _golden.prompts(found, loaded)
-        say(f"computing {len(prompts)} golden prompts with the run's own model")
-        expected = [_golden.answer(loaded.model, prompt) for prompt in prompts]
-        say(f"writing {folder}")
-        target.write(found, loaded, temporary)
-        del loaded
-        say("opening what was written, and computing them again")
-        difference = _golden.gap(expected, target.logits(temporary, prompts))
-        if not difference <= target.TOLERANCE:
-            raise UserError(
-                f"refused: on {len(prompts)} golden prompts the exported model's logits differ "
-                f"by {difference:.2e} from the run's; {target.TOLERANCE:.0e} is allowed",
-                cure="the run itself is untouched; please report this with its recipe.yaml",
-                code="export-differs",
-            )
+        done = _proved(found, target, temporary, say)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(folder, difference, len(prompts), target.TOLERANCE)
+    return replace(done, folder=folder)
+
+
+def _proved(run: RunDir, target: Any, folder: Path, say: Say) -> Exported:
+    """Writes the export and compares what it answers.
+
+    Raises:
+        UserError: it answers differently.
+    """
+    loaded = load(str(run.path))
+    prompts = _golden.prompts(run, loaded)
+    say(f"computing {len(prompts)} golden prompts with the run's own model")
+    expected = [_golden.answer(loaded.model, prompt) for prompt in prompts]
+    trained = None
+    if holds_quantized(loaded.model.module):
+        del loaded
+        say("and with its adapter on the base in full, which the export is made from")
+        trained, loaded = expected, load(str(run.path), quantize=False)
+        expected = [_golden.answer(loaded.model, prompt) for prompt in prompts]
+    say("writing the export")
+    target.write(run, loaded, folder)
+    del loaded
+    say("opening what was written, and computing them again")
+    difference = _golden.gap(expected, target.logits(folder, prompts))
+    if not difference <= target.TOLERANCE:
+        raise UserError(
+            f"refused: on {len(prompts)} golden prompts the exported model's logits differ "
+            f"by {difference:.2e} from the run's; {target.TOLERANCE:.0e} is allowed",
+            cure="the run itself is untouched; please report this with its recipe.yaml",
+            code="export-differs",
+        )
+    rounding = None if trained is None else _golden.checked(trained, expected)
+    return Exported(folder, difference, len(prompts), target.TOLERANCE, rounding)
 
 
 def _beside(run: Path, to: str) -> Path:

@@ -15,8 +15,8 @@ from luthier.core import kinds
 from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
-from luthier.models import heads
-from luthier.models.load import Loaded, read_note, save_note
+from luthier.models import embedder, heads
+from luthier.models.load import PAIR, Loaded, read_note, save_note
 from luthier.models.worlds import WORLDS
 
 #: Merging in float32 rounds each weight once.
@@ -48,7 +48,11 @@ def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
         model = heads.ClassifierModel(heads.PooledClassifier.from_pretrained(folder))
         return [_golden.class_logits(model, prompt) for prompt in prompts]
     head = read_note(folder).get("head")
-    task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
+    if head is not None and head["kind"] == embedder.HEAD:
+        trunk = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
+        return [_golden.class_logits(embedder.EmbeddingModel(trunk), p) for p in prompts]
+    plain = "Seq2SeqLM" if PAIR in read_note(folder) else "CausalLM"
+    task = plain if head is None else WORLDS[head["kind"]].auto
     module = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )

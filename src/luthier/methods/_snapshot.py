@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.core.errors import RecipeError
 from luthier.ops import bottleneck
+from luthier.ops.quantized import holds_quantized
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -30,6 +32,13 @@ def merged(model: nn.Module) -> nn.Module:
         UserError: an adapter that cannot be added.
     """
     bottleneck.refuse(model)
+    assert not holds_quantized(model), "a base in four bits is never merged into"
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise RecipeError(
+            "the run continues learned vectors before a text, which no weights can hold",
+            cure="start from their base",
+            code="pairing",
+        )
     merge = getattr(model, "merge_and_unload", None)
     if callable(merge):
         heads = head_names(model)
@@ -48,6 +57,8 @@ def reloaded(model: nn.Module, folder: Path) -> nn.Module:
     loaded: Any = type(model).from_pretrained(  # type: ignore[attr-defined]
         folder, dtype=next(model.parameters()).dtype
     )
+    if getattr(model, "pooler", loaded) is None:
+        loaded.pooler = None
     if heads := head_names(model):
         loaded.head_names = heads
     return loaded  # type: ignore[no-any-return]

@@ -55,7 +55,8 @@ class World:
     """One kind of head: how models with it are recognised, made and seen.
 
     Attributes:
-        auto: transformers' own loader of such models is ``AutoModelFor`` and this.
+        auto: transformers' own loader of such models is ``AutoModelFor`` and this; empty where it
+            is plain ``AutoModel``.
         model: such a module as objectives see it; it has ``check()``.
         kept: name and config to the head that a folder or hub model comes with, if it is one.
         build: name, head, options of ``from_pretrained``, config and seed to a module, and what

@@ -23,12 +23,11 @@ from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.records import Batch
 from luthier.models.headed import HeadedTrunk, World, fresh, is_encoder
+from luthier.models.pooling import pool, sentence_pooling
 from luthier.ops.anatomy import unwrapped
 
 #: The linear head of a :class:`PooledClassifier`, beside its trunk.
 HEAD_FILE = "head.safetensors"
-#: In a config: how the sentence encoder pooled that the model was made of.
-POOLING_NOTE = "sentence_pooling"
 
 
 class PooledClassifier(nn.Module):
@@ -38,6 +37,7 @@ class PooledClassifier(nn.Module):
         trunk: a transformers model without a head.
         classes: outputs.
         pooling: ``mean``, ``first`` or ``last``.
+        hidden: width of a layer between; ``None`` for none.
 
     Attributes:
         head_names: submodules that are the head.
@@ -45,7 +45,9 @@ class PooledClassifier(nn.Module):
 
     head_names = ("classifier",)
 
-    def __init__(self, trunk: nn.Module, classes: int, pooling: str) -> None:
+    def __init__(
+        self, trunk: nn.Module, classes: int, pooling: str, hidden: int | None = None
+    ) -> None:
         super().__init__()
         config = cast("Any", trunk).config
         if getattr(trunk, "pooler", None) is not None:
@@ -53,8 +55,14 @@ class PooledClassifier(nn.Module):
         self.trunk = trunk
         self.pooling = pooling
         self.dropout = nn.Dropout(_head_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, classes)
-        fresh(self.classifier, config)
+        self.hidden = hidden
+        self.classifier: nn.Module
+        if hidden is None:
+            self.classifier = nn.Linear(config.hidden_size, classes)
+        else:
+            layers = nn.Linear(config.hidden_size, hidden), nn.GELU(), nn.Linear(hidden, classes)
+            self.classifier = nn.Sequential(*layers)
+        self.classifier.apply(lambda layer: fresh(layer, config))
 
     @property
     def config(self) -> Any:
@@ -94,10 +102,12 @@ class PooledClassifier(nn.Module):
         options = {"use_safetensors": True, **options}
         trunk = AutoModel.from_pretrained(folder, **options)
         with safe_open(Path(folder) / HEAD_FILE, framework="pt") as stream:
-            classes = stream.get_slice("bias").get_shape()[0]
+            first, last = ("bias",) * 2 if "bias" in stream.keys() else ("0.bias", "2.bias")  # noqa: SIM118
+            inner, classes = (stream.get_slice(name).get_shape()[0] for name in (first, last))
         pooling = saved_pooling(Path(folder))
         assert pooling is not None
-        made = cls(trunk, classes, pooling).to(next(trunk.parameters()).dtype)
+        hidden = inner if first != last else None
+        made = cls(trunk, classes, pooling, hidden).to(next(trunk.parameters()).dtype)
         made.load_head(Path(folder))
         return made
 
@@ -122,7 +132,8 @@ class ClassifierModel(HeadedTrunk):
     def head(self) -> Head:
         """The classification head."""
         labels = self.labels
-        return Head("classification", len(labels), self.pooling, labels, self.problem_type)
+        hidden = getattr(self.base, "hidden", None)
+        return Head("classification", len(labels), self.pooling, labels, self.problem_type, hidden)
 
     @property
     def pooling(self) -> str:
@@ -137,17 +148,7 @@ class ClassifierModel(HeadedTrunk):
 
     def pooled(self, batch: Batch, hidden: Tensor, segments: Tensor) -> Tensor:
         """These segments as one vector each: ``[R, H]``."""
-        device = hidden.device
-        starts = torch.tensor(batch.segments.starts, device=device)
-        lengths = torch.tensor(batch.segments.lengths, device=device)
-        if self.pooling != "mean":
-            last = self.pooling == "last"
-            return hidden.index_select(0, (starts + (lengths - 1) * last)[segments])
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-        owner = owner[: len(hidden)]  # a row's filling has a segment and no states
-        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        sums = wide.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, wide)
-        return sums.index_select(0, segments) / lengths[segments, None]
+        return pool(batch, hidden, segments, self.pooling)
 
     def outputs(self, head: str, rows: Tensor) -> Tensor:
         """The head on pooled states: ``[R, H] -> [R, K]``."""
@@ -244,12 +245,15 @@ def build(
     torch.manual_seed(seed)
     saved = saved_pooling(Path(name))
     if again and saved is not None and head.pooling in (None, saved):
-        return PooledClassifier.from_pretrained(name, **options), []
-    again = again and saved is None and pooling == native_pooling(config)
+        kept_one = PooledClassifier.from_pretrained(name, **options)
+        if head.hidden in (None, kept_one.hidden):
+            return kept_one, []
+    own = pooling == native_pooling(config) and head.hidden is None
+    again = again and saved is None and own
     said = [] if again else [f"a fresh head of {len(head.labels):,} outputs, pooling: {pooling}"]
-    if pooling != native_pooling(config):
+    if not own:
         trunk = AutoModel.from_pretrained(name, **options)
-        return PooledClassifier(trunk, len(head.labels), pooling), said
+        return PooledClassifier(trunk, len(head.labels), pooling, head.hidden), said
     module, found = AutoModelForSequenceClassification.from_pretrained(
         name, ignore_mismatched_sizes=True, output_loading_info=True, **options
     )
@@ -267,8 +271,9 @@ def empty(name: str, head: Head, config: Any, options: dict[str, Any]) -> nn.Mod
 
     pooling = _prepared(name, head, config, options)
     with torch.device("meta"):
-        if pooling != native_pooling(config):
-            return PooledClassifier(AutoModel.from_config(config), len(head.labels), pooling)
+        if pooling != native_pooling(config) or head.hidden is not None:
+            trunk = AutoModel.from_config(config)
+            return PooledClassifier(trunk, len(head.labels), pooling, head.hidden)
         module = AutoModelForSequenceClassification.from_config(config)
     module.head_names = head_modules(module, ())
     return cast("nn.Module", module)
@@ -303,33 +308,6 @@ def saved_pooling(folder: Path) -> str | None:
         return None
     with safe_open(folder / HEAD_FILE, framework="pt") as stream:
         return str(stream.metadata()["pooling"])
-
-
-def sentence_pooling(name: str, options: dict[str, Any], config: Any) -> str | None:
-    """What a sentence encoder says of its pooling (``1_Pooling/config.json``), if it is one.
-
-    What was made of one by other training says it in its ``config``.
-    """
-    import json
-
-    from transformers.utils.hub import cached_file
-
-    if noted := getattr(config, POOLING_NOTE, None):
-        return str(noted)
-    keep = {k: v for k, v in options.items() if k in ("revision", "local_files_only")}
-    found = cached_file(
-        name,
-        "1_Pooling/config.json",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **keep,
-    )
-    if found is None:
-        return None
-    said = json.loads(Path(found).read_text(encoding="utf-8"))
-    modes = {"mean": "mean_tokens", "first": "cls_token", "last": "lasttoken"}
-    chosen = [ours for ours, theirs in modes.items() if said.get(f"pooling_mode_{theirs}")]
-    return chosen[0] if len(chosen) == 1 else None
 
 
 def _head_dropout(config: Any) -> float:

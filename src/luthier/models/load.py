@@ -16,17 +16,22 @@ from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError, nearest
 from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
-from luthier.models import worlds
-from luthier.models.heads import ClassifierModel, PooledClassifier
+from luthier.models import adapters, new_tokens, quantized, worlds
+from luthier.models.embedder import EmbeddingModel
+from luthier.models.encoder_decoder import auto_class, language_model, tokens_of
+from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.layers import student
 from luthier.models.masked_lm import MaskedModel
 from luthier.models.token_heads import TaggerModel
 from luthier.ops import bottleneck
+from luthier.ops.quantized import exact, nbytes, numel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
 NOTE = "luthier.json"
+#: In it, of an encoder-decoder: the template around its sources, and the languages.
+PAIR = "pair"
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,14 @@ class Loaded:
         tokenizer: the transformers tokenizer.
         name: what was asked for.
         said: what was decided on the way, for the user to read.
+        new_tokens: what was added to the base's tokenizer.
     """
 
-    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel
+    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel | EmbeddingModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
+    new_tokens: list[str] = field(default_factory=list)
 
     @property
     def context(self) -> int:
@@ -105,6 +112,7 @@ def load(
     adapter: bool = True,
     head: Head | None = None,
     seed: int = 0,
+    quantize: bool | None = None,
 ) -> Loaded:
     """A pretrained model with its tokenizer, weights in float32.
 
@@ -114,6 +122,8 @@ def load(
         adapter: whether an adapter is put on its base; without it the base alone is loaded.
         head: a head that is wanted; if unset, the one that the model has.
         seed: of a fresh head's weights.
+        quantize: whether the base's matrices are put into four bits; if unset, as the run that
+            the name leads to was trained.
 
     Raises:
         UserError: not found, not reachable, pickled weights, or code nobody asked to run.
@@ -127,10 +137,24 @@ def load(
             f"the adapter '{spec.name}' {other}",
             cure="export it merged and start from that, or start from its base",
         )
-    module, said, found = _weights(base, options, head or own, seed, spec.dropout)
+    kept = read_note(Path(where.name)).get("quantized") if where.kind == "adapter" else None
+    packed = kept is not None if quantize is None else quantize
+    if quantize and kept is not None and kept["covers_rounding"]:
+        raise RecipeError(
+            f"'{spec.name}' began as what rounding took from its base, which cannot be continued",
+            cure="luthier export it merged and start from that, or set method: lora",
+        )
+    module, said, found = _weights(base, options, head or own, seed, spec.dropout, packed)
     tokenizer = tokenizer_of(spec)
+    own_tokens = read_note(Path(where.name)).get("new_tokens", []) if where is not base else []
+    new_tokens.add(module, _tokenizer(base, options), own_tokens)  # their rows, as they began
+    wanted = new_tokens.read(spec.new_tokens)
+    said += new_tokens.add(module, tokenizer, wanted)
+    added = [*own_tokens, *(token for token in wanted if token not in own_tokens)]
     if where.kind == "adapter" and adapter:
-        module = _adapter(module, where.name)
+        module = adapters.put_on(module, where.name)
+        if packed and kept is not None and kept["covers_rounding"]:
+            quantized.keep_first_half(module)
     if spec.layers is not None:
         module = student(module, spec.layers)
         said.append(f"{module.config.num_hidden_layers} of the model's layers: {spec.layers}")
@@ -138,8 +162,8 @@ def load(
     if found is not None:
         headed = worlds.WORLDS[found.kind].model(module)
         headed.check()
-        return Loaded(headed, tokenizer, spec.name or "", said)
-    return Loaded(CausalModel(module), tokenizer, spec.name or "", said)
+        return Loaded(headed, tokenizer, spec.name or "", said, added)
+    return Loaded(language_model(module), tokenizer, spec.name or "", said, added)
 
 
 def known_head(spec: ModelSpec) -> Head | None:
@@ -196,7 +220,7 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
         RecipeError: unknown architecture, or a setting that it does not have.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     assert spec.architecture is not None
     if spec.architecture not in CONFIG_MAPPING:
@@ -204,17 +228,10 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
         hint = close if close.startswith("did you mean") else "transformers has none of that name"
         raise RecipeError(f"unknown model.architecture '{spec.architecture}': {hint}")
     try:
-        config = AutoConfig.for_model(
-            spec.architecture,
-            **{
-                "vocab_size": len(tokenizer),
-                "bos_token_id": tokenizer.bos_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-                **spec.config,
-            },
-        )
         known = AutoConfig.for_model(spec.architecture)
+        config = AutoConfig.for_model(
+            spec.architecture, **{**tokens_of(tokenizer, known), **spec.config}
+        )
     except (ValueError, KeyError, StrictDataclassError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
         raise RecipeError(f"model.config of '{spec.architecture}': {reason}") from error
@@ -225,14 +242,19 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
                 f"{nearest(name, known.to_dict())}"
             )
     torch.manual_seed(seed)
-    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return Loaded(CausalModel(module), tokenizer, f"{spec.architecture} from scratch")
+    module = auto_class(config).from_config(config, dtype=torch.float32)
+    return Loaded(language_model(module), tokenizer, f"{spec.architecture} from scratch")
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """``(trainable, total)`` parameters, tied ones once."""
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return trainable, sum(p.numel() for p in module.parameters())
+    return trainable, sum(numel(p) for p in module.parameters())
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters, tied ones once; a model without weights counts as float32."""
+    return sum(nbytes(p) for p in module.parameters())
 
 
 def save_note(folder: Path, note: dict[str, Any]) -> None:
@@ -301,11 +323,14 @@ def _config(where: Where, options: dict[str, Any], dropout: float | None) -> Any
 
 
 def _weights(
-    where: Where, options: dict[str, Any], head: Head | None, seed: int, dropout: float | None
+    where: Where,
+    options: dict[str, Any],
+    head: Head | None,
+    seed: int,
+    dropout: float | None,
+    packed: bool,
 ) -> tuple[nn.Module, list[str], Head | None]:
     """The module, what was decided on the way, and its head where it is no language model."""
-    from transformers import AutoModelForCausalLM
-
     config = _config(where, options, dropout)
     head = head or worlds.kept(where.name, config)
     module: nn.Module
@@ -313,9 +338,12 @@ def _weights(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             if head is not None:
-                built = worlds.WORLDS[head.kind].build(where.name, head, options, config, seed)
-                return (*built, head)
-            module, found = AutoModelForCausalLM.from_pretrained(
+                build = worlds.WORLDS[head.kind].build
+                module, said = build(where.name, head, options, config, seed)
+                return (quantized.packed(module) if packed else module), said, head
+            if packed:
+                options = {**options, **quantized.options(config)}
+            module, found = auto_class(config).from_pretrained(
                 where.name,
                 config=config,
                 dtype=torch.float32,
@@ -325,6 +353,8 @@ def _weights(
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise _load_error(where, error) from error
+    if packed:
+        exact(module)
     fresh = sorted(found["missing_keys"])
     said = [f"{len(fresh)} weights are not in the files and start fresh: {', '.join(fresh[:5])}"]
     return module, said if fresh else [], None
@@ -344,41 +374,6 @@ def _tokenizer(where: Where, options: dict[str, Any]) -> Any:
         raise _load_error(where, error) from error
 
 
-def _adapter(module: nn.Module, folder: str) -> nn.Module:
-    from peft import PeftModel
-
-    if (Path(folder) / bottleneck.CONFIG).is_file():
-        adapters = bottleneck.Adapters.of(module)
-        adapters.load(folder)
-        adapters.activate(bottleneck.DEFAULT)
-        return module
-    if not (Path(folder) / "adapter_model.safetensors").is_file():
-        raise UserError(
-            f"adapter '{folder}' has no adapter_model.safetensors",
-            cure="only safetensors are loaded, never pickles: convert the weights first",
-        )
-    classifies = hasattr(module, "head_names")
-    asked = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-    if classifies and asked.get("task_type") == "CAUSAL_LM":
-        raise UserError(
-            f"adapter '{folder}' was trained under a language-model head",
-            cure="export it merged and start from that",
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            if isinstance(module, PooledClassifier):
-                module.trunk = PeftModel.from_pretrained(module.trunk, folder)
-                module.load_head(Path(folder))
-                return module
-            adapted: nn.Module = PeftModel.from_pretrained(module, folder)
-    except (OSError, ValueError, RuntimeError, UserWarning, SafetensorError) as error:
-        raise UserError(
-            f"adapter '{folder}' does not fit its base: {_first_line(error)}"
-        ) from error
-    return adapted
-
-
 def _load_error(where: Where, error: Exception) -> UserError:
     text = str(error)
     if "trust_remote_code" in text:
@@ -389,8 +384,4 @@ def _load_error(where: Where, error: Exception) -> UserError:
         cure = "check the id and the network, or name a local folder or builtin:nano"
     else:
         cure = "is the folder complete? it needs config.json, model.safetensors, tokenizer.json"
-    return UserError(f"cannot load '{where.name}': {_first_line(error)}", cure=cure)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    return UserError(f"cannot load '{where.name}': {adapters.first_line(error)}", cure=cure)

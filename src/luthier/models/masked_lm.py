@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from luthier.core.contracts import Head
 from luthier.core.errors import RecipeError, UserError
 from luthier.models.headed import World, agrees, architecture
-from luthier.models.heads import POOLING_NOTE, sentence_pooling
 from luthier.models.language_model import VocabularyModel
+from luthier.models.pooling import NOTE, sentence_pooling
 
 HEAD = "masked_lm"
 
@@ -156,7 +156,7 @@ def _prepared(name: str, config: Any, options: dict[str, Any]) -> None:
             cure="take an encoder (BERT, RoBERTa, ModernBERT …), or objective: language_modeling",
         )
     if pooling := sentence_pooling(name, options, config):
-        setattr(config, POOLING_NOTE, pooling)
+        setattr(config, NOTE, pooling)
 
 
 WORLD = World("MaskedLM", MaskedModel, kept, build, empty)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from luthier.core.contracts import Head
 from luthier.core.contracts_models import STATES
 from luthier.core.records import Batch
 from luthier.models.halves import Halves
+from luthier.models.soft_prompt import prepended, soft_prompt
 from luthier.ops import attention
 from luthier.ops.anatomy import unwrapped
 
@@ -48,6 +49,12 @@ class TrunkModel:
         raise NotImplementedError
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks: the longest list of modules in the trunk."""
+        lists = [list(m) for m in self.trunk.modules() if isinstance(m, nn.ModuleList)]
+        return max(lists, key=len, default=[])
+
+    @property
     def causal(self) -> bool:
         """Whether segments see themselves causally (decoders) or wholly (encoders)."""
         return True
@@ -69,8 +76,14 @@ class TrunkModel:
         """Tokens that the architecture can take; ``None`` where it has no bound."""
         for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
             if value := getattr(self.config, name, None):
-                return int(value) - self.position_offset
+                return int(value) - self.position_offset - self._ahead
         return None
+
+    @property
+    def _ahead(self) -> int:
+        """Learned vectors before every example."""
+        prompt = soft_prompt(self.module)
+        return 0 if prompt is None else len(prompt)
 
     @property
     def device(self) -> torch.device:
@@ -89,27 +102,39 @@ class TrunkModel:
         """
         kept = batch.targets.get(STATES)
         if kept is None:
-            return _ordered(self._run(batch), batch)
+            return _ordered(*self._run(batch))
         assert self._halves is not None, "states of a trunk that was not divided"
         assert batch.packed, "states of a padded batch"
         with self._halves.above(kept["state"], batch.tokens.shape[1]):
-            return _ordered(self._run(batch), batch)
+            return _ordered(*self._run(batch))
 
-    def divide(self, depth: int) -> None:
-        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
-        self._halves = Halves(self.module, depth) if depth else None
+    def divide(self, depth: int) -> str | None:
+        """:meth:`lower` then means the lowest ``depth`` blocks; why it cannot, or ``None``."""
+        if soft_prompt(self.module) is not None:
+            return "learned vectors stand before every example"
+        self._halves = Halves(self.module, depth)
+        return None
 
     def lower(self, batch: Batch) -> Tensor:
         """What the lowest blocks of :meth:`divide` give: ``[N, H]`` in logical order."""
         assert self._halves is not None, "a trunk that was not divided"
         with self._halves.below() as seen:
-            self._run(batch)
+            _, read = self._run(batch)
         [states] = seen
-        return _ordered(states, batch)
+        return _ordered(states, read)
 
-    def _run(self, batch: Batch) -> Tensor:
-        """The trunk's states as it gives them: ``[1, N, H]`` or ``[rows, T, H]``."""
+    def _run(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """The trunk's states as it gives them, ``[1, N, H]`` or ``[rows, T, H]``, and what it read.
+
+        Of a batch behind learned vectors, ``index`` says where its tokens lie among them.
+        """
         extra: dict[str, Any] = {"use_cache": False} if self.causal else {}
+        given: dict[str, Any] = {"input_ids": batch.tokens}
+        prompt = soft_prompt(self.module)
+        if prompt is not None:
+            table = cast("Any", self.trunk).get_input_embeddings()
+            batch, vectors = prepended(batch, prompt, table, self.position_offset)
+            given = {"inputs_embeds": vectors}
         if batch.packed:
             self._attend(attention.NAME)
             extra["segments"] = batch.segments
@@ -118,13 +143,13 @@ class TrunkModel:
         if batch.token_types is not None:
             extra["token_type_ids"] = batch.token_types
         out = self.trunk(
-            input_ids=batch.tokens,
+            **given,
             position_ids=batch.positions,
             attention_mask=batch.attention_mask,
             **extra,
         )
         states: Tensor = out.last_hidden_state
-        return states
+        return states, batch
 
     def _attend(self, name: str) -> None:
         if self.base.config._attn_implementation != name:
@@ -133,4 +158,6 @@ class TrunkModel:
 
 def _ordered(states: Tensor, batch: Batch) -> Tensor:
     flat = states.flatten(0, 1)
-    return flat[: batch.size] if batch.packed else flat.index_select(0, batch.index)
+    if batch.packed and batch.tokens.shape[1] == states.shape[1]:
+        return flat[: batch.size]
+    return flat.index_select(0, batch.index[: batch.size])

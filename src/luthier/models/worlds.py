@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.contracts import Head
-from luthier.models import heads, masked_lm, token_heads
+from luthier.models import embedder, heads, masked_lm, token_heads
 from luthier.models.headed import World
 
 #: ``Head.kind`` -> how models with such a head are made.
@@ -14,6 +14,7 @@ WORLDS: Mapping[str, World] = {
     "classification": heads.WORLD,
     token_heads.HEAD: token_heads.WORLD,
     masked_lm.HEAD: masked_lm.WORLD,
+    embedder.HEAD: embedder.WORLD,
 }
 
 

@@ -46,6 +46,8 @@ class Config(ImbalanceConfig):
     """The classes in order; those of the training rows if unset."""
     pooling: Literal["auto", "mean", "first", "last"] = "auto"
     """How a text becomes one vector; ``auto`` goes by the kind of model."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of a layer (GELU) between the pooled text and the classes; a linear head if unset."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Szegedy et al. 2016 (arXiv 1512.00567); one class only."""
 
@@ -57,6 +59,7 @@ class Objective:
     metrics: ClassVar[tuple[str, ...]] = (
         "accuracy",
         "f1",
+        "calibration",
         "regression_error",
         "regression_fit",
     )
@@ -79,7 +82,7 @@ class Objective:
         labels = c.classes or ()
         pooling = None if c.pooling == "auto" else c.pooling
         problem = None if c.problem_type == "auto" else c.problem_type
-        return (Head(HEAD, len(labels) or None, pooling, labels, problem),)
+        return (Head(HEAD, len(labels) or None, pooling, labels, problem, c.hidden),)
 
     @property
     def class_column(self) -> tuple[str, str] | None:

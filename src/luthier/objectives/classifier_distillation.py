@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from luthier.core.codec import Codec, text_segment
@@ -28,6 +29,8 @@ from luthier.ops.divergence import divergence
 
 #: What the label's column says of a text that has none.
 UNKNOWN = -1
+#: Settings that mean what they do in classification.
+_SHARED = ("problem_type", "classes", "pooling", "hidden")
 
 
 class Config(Softened):
@@ -40,19 +43,21 @@ class Config(Softened):
     """The classes in order; the teacher's if unset."""
     pooling: Literal["auto", "mean", "first", "last"] = "auto"
     """How a text becomes one vector; ``auto`` goes by the kind of model."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of a layer (GELU) between the pooled text and the classes; a linear head if unset."""
 
 
 class Objective:
     """See the module."""
 
     records: ClassVar[tuple[type[Record], ...]] = (Labelled, Text)
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1")
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "calibration")
     overlong: ClassVar[str] = "refuse"
     needs_reference: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        own = {name: getattr(config, name) for name in ("problem_type", "classes", "pooling")}
+        own = {name: getattr(config, name) for name in _SHARED}
         self._labels = classification.Objective(classification.Config(**own))
         self.heads = self._labels.heads
 

@@ -30,18 +30,28 @@ def trunk(model: nn.Module) -> nn.Module:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, lowest first: the outermost list of as many as there are layers.
+    """The transformer blocks, lowest first; an encoder-decoder's encoder comes before its decoder.
+
+    The outermost list of as many modules as there are layers, of each stack.
 
     Raises:
         UserError: an architecture without such a list.
     """
-    config = cast("Any", unwrapped(model)).config.get_text_config()
-    wanted = int(config.num_hidden_layers)
+    inner = unwrapped(model)
+    config = inner.config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        decoding = getattr(config, "num_decoder_layers", None) or config.decoder_layers
+        found = _stack(inner.get_encoder(), int(config.num_hidden_layers))
+        return found + _stack(inner.get_decoder(), int(decoding))
+    return _stack(model, int(config.num_hidden_layers))
+
+
+def _stack(model: nn.Module, count: int) -> list[nn.Module]:
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == wanted:
+        if isinstance(module, nn.ModuleList) and len(module) == count:
             return list(module)
     raise UserError(
-        f"no list of {wanted} blocks is found in '{config.model_type}'",
+        f"no list of {count} blocks is found in '{type(model).__name__}'",
         cure="take a method that needs none: full or lora",
         code="architecture",
     )
@@ -58,29 +68,30 @@ def head_parts(model: nn.Module) -> list[nn.Module]:
 def places(model: nn.Module) -> dict[str, int]:
     """Every parameter's place, by name; see the module.
 
-    Parameters that a module registers before its blocks lie below them, as every embedding does;
-    one that is tied to an embedding is that embedding.
+    Parameters that a module registers before its blocks lie below them, as every embedding does,
+    and those between two stacks lie where the lower one ends; one that is tied to an embedding is
+    that embedding.
     """
     parts = blocks(model)
     inside = {id(p): i + 1 for i, block in enumerate(parts) for p in block.parameters()}
-    above = {id(p) for head in head_parts(model) for p in head.parameters()}
     embeddings = getattr(trunk(model), "get_input_embeddings", lambda: None)()
+    below = set()
     if isinstance(embeddings, nn.Module):
         below = {id(p) for p in embeddings.parameters()}
-        above -= below
-    else:
-        below = set()
+    above = {id(p) for head in head_parts(model) for p in head.parameters()} - below
+    named = list(model.named_parameters())
+    last = max(i for i, (_, p) in enumerate(named) if id(p) in inside)
     found: dict[str, int] = {}
-    reached = False
-    for name, parameter in model.named_parameters():
+    reached = 0
+    for i, (name, parameter) in enumerate(named):
         key = id(parameter)
-        reached = reached or key in inside
-        if key in inside:
-            found[name] = inside[key]
-        elif key in below or (not reached and key not in above):
+        reached = max(reached, inside.get(key, 0))
+        if key in below:
             found[name] = 0
-        else:
+        elif key in above or i > last:
             found[name] = len(parts) + 1
+        else:
+            found[name] = inside.get(key, reached)
     return found
 
 
