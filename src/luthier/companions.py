@@ -304,6 +304,7 @@ class Asking:
         if not self.seen or self.objective.needs_reference:
             models.append(weights_key(self.policy.module))
         config = self.objective.config.model_dump(mode="json")
+        config = dict(getattr(self.objective, "column_settings", config))
         for role, each in self.seen.items():  # the same model under another path is the same
             config = {k: (role if v == each.name else v) for k, v in config.items()}
         return cache.key(tokens.hexdigest(), models, config, self.backend.precision)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, astuple, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.codecs import decoder_prompt, pair_note
 from luthier.core import kinds
-from luthier.core.contracts import Metric
+from luthier.core.contracts import FrozenColumns, Metric
+from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
@@ -24,15 +24,16 @@ from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
 from luthier.evaluation.masking import score_masked
 from luthier.evaluation.measure import (
-    likeliest,
     measure,
     score_answers,
     score_classes,
     score_losses,
     text_examples,
 )
+from luthier.evaluation.preferring import score_preferences, with_columns
 from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.retrieving import score_retrieval
+from luthier.evaluation.sides import Side, sample_lines, score_lines
 from luthier.evaluation.statistics import compare
 from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
 from luthier.generation.sampling import Sampler, Sampling
@@ -43,32 +44,6 @@ from luthier.models.masked_lm import MaskedModel
 from luthier.models.token_heads import TaggerModel
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model's scores: of every held-out example, every answered prompt, the user's own.
-
-    And of the old rows that the run must not forget.
-    """
-
-    held: list[Scored]
-    answers: list[Scored]
-    own: list[Scored]
-    old: list[Scored] = field(default_factory=list)
-
-    @property
-    def scored(self) -> list[Scored]:
-        """All of them, in an order that both sides share."""
-        return [*self.held, *self.answers]
-
-    def of(self, files: AbstractSet[str]) -> Side:
-        """Those of some files alone, the user's own left out."""
-        held, answers = (
-            [each for each in scored if each.origin.source in files]
-            for scored in (self.held, self.answers)
-        )
-        return Side(held, answers, [])
 
 
 def save_result(parts: Parts, folder: RunDir) -> None:
@@ -118,10 +93,13 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         examples, records = _held_out(parts)
         own = _own_texts(parts, say)
         sides: dict[str, Side] = {}
-        if recipe.evaluation.before:
+        if recipe.evaluation.before or _wants_start(parts):
             say(f"measuring the model before, on {len(records):,} held-out rows")
             loaded = load_model(recipe, parts.objective, parts.train[0], say)
-            sides["before"] = _side(parts, loaded, examples, records, own)
+            if isinstance(parts.objective, FrozenColumns) and _wants_start(parts):
+                examples = with_columns(loaded.model, parts.objective, examples)
+            if recipe.evaluation.before:
+                sides["before"] = _side(parts, loaded, examples, records, own)
             del loaded
             gc.collect()
         say("measuring the model after")
@@ -142,6 +120,11 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
             say(line)
     report.write(folder, finishing=True)
     card.write(folder)
+
+
+def _wants_start(parts: Parts) -> bool:
+    """Whether figures hold a model against the one of step 0."""
+    return isinstance(parts.objective, FrozenColumns) and isinstance(parts.objective, Scoring)
 
 
 def compared(
@@ -228,11 +211,13 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
 def _own_texts(parts: Parts, say: Say) -> list[Example]:
     """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
     prompts = parts.recipe.evaluation.prompts
-    if isinstance(parts.loaded.model, MaskedModel):
-        if prompts:
-            say("evaluation.prompts: without effect, a masked language model answers nothing")
-        return []
     if parts.loaded.head is None:
+        return []
+    scoring = isinstance(parts.objective, Scoring)
+    if scoring or isinstance(parts.loaded.model, MaskedModel):
+        if prompts:
+            kind = "a reward model" if scoring else "a masked language model"
+            say(f"evaluation.prompts: without effect, {kind} answers nothing")
         return []
     make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
     own, notices = make(prompts, parts.codec)
@@ -251,6 +236,10 @@ def _side(
     spec = parts.recipe.evaluation
     model = loaded.model
     kept, known = _retained(parts)
+    if isinstance(parts.objective, Scoring) and isinstance(model, ClassifierModel):
+        shown = {record.origin: record for record in records}
+        held = score_preferences(model, parts.objective, examples, shown)
+        return Side(held, [], [], _old_answers(parts, model, kept))
     if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
         held = score_classes(model, examples, [texts[e.origin] for e in examples])
@@ -268,7 +257,10 @@ def _side(
     if isinstance(model, MaskedModel):
         held = score_masked(model, examples, parts.codec, spec.samples)
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
-    losses = score_losses(model, examples, parts.codec)
+    if isinstance(parts.objective, Scoring):
+        losses = score_preferences(model, parts.objective, examples, {})
+    else:
+        losses = score_losses(model, examples, parts.codec)
     old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
@@ -280,6 +272,16 @@ def _side(
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _old_answers(parts: Parts, model: Any, kept: list[Example]) -> list[Scored]:
+    """A reward model on the rows that it must not forget: answers, or texts with classes."""
+    if not kept or parts.retained is None:
+        return []
+    objective = parts.retained.objective
+    if isinstance(objective, Scoring):
+        return score_preferences(model, objective, kept, {})
+    return score_classes(model, kept)
 
 
 def _cosine(parts: Parts) -> bool:
@@ -321,61 +323,13 @@ def _write(
     said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     said |= {name: value for name, value in more.items() if value}
     model, earlier = parts.loaded.model, before.held if before else None
-    if isinstance(model, ClassifierModel):
+    if isinstance(model, ClassifierModel) and not isinstance(parts.objective, Scoring):
         said["classes"] = class_figures(model.labels, earlier, after.held)
     if isinstance(model, TaggerModel):
         said["entities"] = entity_figures(model.labels, earlier, after.held)
     write_json(folder.evaluation, said)
-    write_lines(folder.scores, _score_lines(sides))
-    write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
-
-
-def _samples(before: Side | None, after: Side, count: int) -> Iterator[dict[str, Any]]:
-    """The user's own prompts, then answers or a classifier's first rows, side by side."""
-    shown = [*after.own, *(after.answers or after.held[:count])]
-    old: Sequence[Scored | None] = [None] * len(shown)
-    if before is not None:
-        old = [*before.own, *(before.answers or before.held[:count])]
-    for a, b in zip(old, shown, strict=True):
-        if b.answer is None:
-            continue
-        line: dict[str, Any] = {
-            "prompt": b.prompt,
-            "reference": b.references[0] if b.references else None,
-            "before": a.answer if a else None,
-            "after": b.answer,
-            "origin": str(b.origin),
-        }
-        if b.probabilities is not None and not isinstance(b.label, float):
-            line["before_probability"] = likeliest(a) if a else None
-            line["after_probability"] = likeliest(b)
-        yield line
-
-
-def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
-    """Per held-out example and model: summed loss, tokens, bytes, right tokens; or classes."""
-    lines = []
-    for name, side in sides.items():
-        for item in side.held:
-            line: dict[str, Any] = {"model": name, "origin": str(item.origin)}
-            if item.probabilities is not None:
-                line["label"] = item.references[0] if item.references else None
-                line["predicted"] = item.answer
-                line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
-            elif item.rank is not None:
-                line["rank"] = item.rank
-            else:
-                assert item.losses is not None
-                assert item.correct is not None
-                line["nll"] = float(item.losses.sum())
-                line["tokens"] = len(item.losses)
-                line["bytes"] = item.bytes
-                line["correct"] = int(item.correct.sum())
-            if item.said_spans is not None:
-                line["entities"] = [list(astuple(each)) for each in item.spans or ()]
-                line["predicted"] = [list(astuple(each)) for each in item.said_spans]
-            lines.append(line)
-    return lines
+    write_lines(folder.scores, score_lines(sides))
+    write_lines(folder.samples, sample_lines(before, after, parts.recipe.evaluation.samples))
 
 
 def _short(value: float | None) -> str:

@@ -10,6 +10,7 @@ from luthier.classify import Classifier
 from luthier.core.errors import RecipeError
 from luthier.embed import Embedder
 from luthier.models.load import Loaded, load, locate, read_note
+from luthier.score import LABELS, Scorer
 from luthier.tag import Tagger
 
 _BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder]] = {
@@ -19,7 +20,7 @@ _BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder]] = {
 }
 
 
-def open(name: str) -> Chat | Classifier | Tagger | Embedder:  # noqa: A001 - asked for as luthier.open
+def open(name: str) -> Chat | Classifier | Tagger | Embedder | Scorer:  # noqa: A001 - asked for as luthier.open
     """A run, a folder, an adapter, a hub id or a builtin, as what its head makes of it.
 
     >>> luthier.open("runs/entities").predict(["She lives in New York."])    # doctest: +SKIP
@@ -31,6 +32,8 @@ def open(name: str) -> Chat | Classifier | Tagger | Embedder:  # noqa: A001 - as
     loaded = load(name)
     if loaded.head is None:
         return Chat(loaded, read_note(Path(where.name)) if where.kind != "hub" else {})
+    if loaded.head.labels in [(label,) for label in LABELS]:
+        return Scorer(loaded)
     if loaded.head.kind not in _BY_HEAD:
         raise RecipeError(
             f"'{name}' fills in masked tokens: it neither talks nor labels",

@@ -174,7 +174,7 @@ def _named(source: str, name: str) -> bool:
 
 def _label(seen: Preview, example: Example) -> str:
     table = example.targets.get("classification")
-    if table is None:
+    if table is None or "label" not in table:
         return ""
     names = tuple(getattr(seen.recipe.objective, "classes", None) or ())
     return label_words(table["label"][0], names)

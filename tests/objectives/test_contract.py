@@ -16,8 +16,16 @@ from stand_in import annotated, informed, nudge
 from torch import nn
 
 from luthier.core import kinds
-from luthier.core.contracts import Accompanied, FrozenColumns, Method, Objective, Settling
+from luthier.core.contracts import (
+    Accompanied,
+    FrozenColumns,
+    Method,
+    Objective,
+    Settling,
+    Watching,
+)
 from luthier.core.contracts_data import Classed
+from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_text import Tokenized
 from luthier.core.contracts_weights import Prefixed
 from luthier.core.errors import UserError
@@ -32,6 +40,7 @@ from luthier.core.records import (
     Pair,
     Preference,
     Prompt,
+    Ranking,
     Record,
     SourceTarget,
     Tagged,
@@ -94,6 +103,7 @@ def record_of(kind: type[Record], number: int) -> Record:
             origin, (Node(prompt[0]), *(Node(answer[0], 0) for answer in answers))
         ),
         Preference: lambda: Preference(origin, prompt, *answers),
+        Ranking: lambda: Ranking(origin, prompt, (*answers, (Turn("assistant", said[5:]),))),
         Thumb: lambda: Thumb(origin, prompt, answers[0], number % 2 == 0),
         Prompt: lambda: Prompt(origin, prompt),
         Labelled: lambda: Labelled(origin, said, classifiers.NAMES[number % 3]),
@@ -182,7 +192,8 @@ def means(objective: Objective, models: RunModels, examples: list[Example]) -> t
     assert set(weights) == set(terms)
     for name, term in terms.items():
         assert term.shape == (), name
-    return torch.stack([terms[n] / weights[n] for n in terms]).sum()
+    watched = objective.watched if isinstance(objective, Watching) else frozenset()
+    return torch.stack([terms[n] / weights[n] for n in terms if n not in watched]).sum()
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -294,6 +305,27 @@ def test_what_it_promises(kind: str) -> None:
     assert objective.overlong in POLICIES
     assert isinstance(objective.needs_reference, bool)
     assert set(objective.metrics) <= set(kinds.names("metrics"))
+    if isinstance(objective, Watching):
+        weights = objective.weights(collate(encoded(objective)))
+        assert objective.watched < set(weights), "what is watched is a term, and not all are"
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_what_answers_are_worth_is_a_number_for_each_of_them(kind: str) -> None:
+    objective = build("objectives", kind)
+    if not isinstance(objective, Scoring):
+        return
+    examples = encoded(objective)
+    module = model(objective).eval()
+    batch = together(objective, module, examples)
+    models = RunModels(seen(objective, module), build("methods", "full"))
+    with torch.no_grad():
+        found = objective.scores(models, batch)
+    table = batch.targets[objective.table]
+    assert found.shape == table["segment"].shape == table["place"].shape
+    for number, example in enumerate(examples):
+        places = table["place"][table["example"] == number].tolist()
+        assert places == list(range(len(places))), example.origin
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -359,6 +359,8 @@ class Scored:
         rank: where the right text stood among all, from 1.
         spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
         said_spans: those that the model marked.
+        scores: ``[K]`` what the model gives each answer to one prompt, the best answer first.
+        lengths: ``[K]`` tokens of each of them.
     """
 
     origin: Origin
@@ -373,6 +375,8 @@ class Scored:
     rank: int | None = None
     spans: tuple[Entity, ...] | None = None
     said_spans: tuple[Entity, ...] | None = None
+    scores: npt.NDArray[np.floating[Any]] | None = None
+    lengths: Ints | None = None
 
 
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:

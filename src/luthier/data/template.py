@@ -46,6 +46,7 @@ class TokenizerCodec:
     Attributes:
         tokenizer: the tokenizer; its ``chat_template`` is set to the one used.
         said: what was decided, in words, known once this is built.
+        causal: whether the model's tokens see only those before them.
         counts: events so far: ``special_text``, ``system_dropped``, ``system_merged``,
             ``tool_as_user``, ``tools_unseen``, ``calls_as_text``, ``thinking_dropped``,
             ``thinking_masked``, ``spurious_space``, ``words_unseen``. Safe over threads; another
@@ -60,6 +61,7 @@ class TokenizerCodec:
         system: Literal["keep", "merge", "drop"] = "keep",
         thinking: Literal["keep", "mask", "drop"] = "keep",
         max_length: int,
+        causal: bool = True,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(
@@ -71,6 +73,7 @@ class TokenizerCodec:
         self.said: list[str] = []
         self.counts = Tally()
         self._max_length = max_length
+        self.causal = causal
         self._thinking = thinking
         self._encoder = Encoder(tokenizer, self.counts)
         self._head, self._tail = surroundings(tokenizer)
@@ -233,6 +236,7 @@ class TokenizerCodec:
             self._thinking,
             self._max_length,
             today,
+            *([] if self.causal else ["whole"]),
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luthier.core.contracts import Method, Objective
+from luthier.core.contracts import Method, Objective, Watching
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
@@ -123,6 +123,8 @@ class Loop:
         total, saves = self.data.total, self.spec.save_every
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
         self._save_every = self._validate_every if saves == "auto" else every(saves, total, total)
+        objective = self.objective
+        self._watched = objective.watched if isinstance(objective, Watching) else frozenset[str]()
         self._informed = partial(informed, self.objective, self.models, self.backend)
         self._trend, self._recent = Trend(), Recent()
         self._writer = Writer(self.run, self.spec.keep)
@@ -191,7 +193,8 @@ class Loop:
             norm = backend.clip(self.optimizer, list(self.parameters.values()), self.spec.clip_norm)
         # Taken together: every rank sees the same totals and the same norm.
         means = {n: s / weights[n] if weights[n] else 0.0 for n, s in backend.totals(sums).items()}
-        loss, norm_value = math.fsum(means.values()), float(norm)
+        learned, watched = self._divided(means)
+        loss, norm_value = math.fsum(learned.values()), float(norm)
         origins = [e.origin for e in examples]
         if backend.rescaling(loss, norm_value):
             state.skipped += 1
@@ -206,7 +209,7 @@ class Loop:
         state.tokens += sum(sizes)
         seconds = time.perf_counter() - start
         state.seconds += seconds
-        self._recent.add(loss, means, norm_value, rate, sum(sizes), seconds)
+        self._recent.add(loss, learned, watched, norm_value, rate, sum(sizes), seconds)
 
     def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
@@ -260,16 +263,21 @@ class Loop:
                 noisy = noise(alpha, self.models.policy, batch, chosen[number], key)
                 with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
-                self.backend.backward(terms, weights)
+                self.backend.backward(self._divided(terms)[0], weights)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return weights, {name: float(value) for name, value in sums.items()}
+
+    def _divided(self, terms: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
+        """What is learned from, and what is only looked at."""
+        learned = {n: term for n, term in terms.items() if n not in self._watched}
+        return learned, {n: term for n, term in terms.items() if n in self._watched}
 
     def _chosen(self, examples: Sequence[Example], indices: Sequence[int]) -> list[Example]:
         return [examples[i] for i in indices] or [self.data.empty(examples[0])]
 
     def validation_loss(self) -> tuple[float, dict[str, float]]:
-        """Mean of each term over the held-out examples, and their sum."""
+        """Mean of each term over the held-out examples, and the sum of those learned from."""
         module = self.models.policy.module
         module.eval()
         sizes = [e.size for e in self.data.validation]
@@ -278,7 +286,7 @@ class Loop:
         module.train()
         sums, weights = self.backend.totals(sums), self.backend.totals(weights)
         means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
-        return math.fsum(means.values()), means
+        return math.fsum(self._divided(means)[0].values()), means
 
     def _held_out(self, sizes: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
         """Each term's sum and weight over this rank's part of the held-out examples."""
@@ -298,7 +306,9 @@ class Loop:
     def _validate(self) -> bool:
         """Logs the validation loss; whether it is the best so far."""
         loss, means = self.validation_loss()
-        self._log({"kind": "validation", "loss": loss, "terms": means})
+        learned, watched = self._divided(means)
+        event = {"kind": "validation", "loss": loss, "terms": learned}
+        self._log({**event, "watched": watched} if watched else event)
         warning = self._trend.add(self._recent.loss, loss)
         if warning:
             self._log({"kind": "warning", "message": warning})
