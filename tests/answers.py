@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import builders
@@ -11,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core import kinds
-from luthier.core.records import Example, Origin, Preference, Ranking, Segment, Thumb, Turn
-from luthier.data.batching import collate
-from luthier.data.store import ExampleStore
+from luthier.core.records import Example, Origin, Preference, Ranking, Thumb, Turn
 from luthier.models.language_model import CausalModel
-from luthier.models.run_models import RunModels
 
 SAID = builders.SENTENCES
 
@@ -85,46 +81,6 @@ def speaker(**changes: Any) -> Any:
         **changes,
     }
     return builders.tiny("gpt2", torch.float64, **sizes)
-
-
-def annotated(made: Any, models: RunModels, examples: Sequence[Example]) -> list[Example]:
-    """Examples with their columns as the engine asks for them: two batches, through a store."""
-    found = []
-    module = models.policy.module
-    module.eval()
-    for chosen in (examples[:2], examples[2:]):
-        if not chosen:
-            continue
-        batch = collate(chosen)
-        with torch.no_grad():
-            columns = made.columns(models, batch)
-        for number, example in enumerate(chosen):
-            tables: dict[str, Any] = {head: dict(t) for head, t in example.targets.items()}
-            for head, values in columns.items():
-                mine = batch.targets[head]["example"] == number
-                tables[head] |= {name: column[mine].numpy() for name, column in values.items()}
-            found.append(Example(example.segments, tables, example.origin))
-    module.train()
-    return list(ExampleStore.build(found))
-
-
-def apart(example: Example) -> Example:
-    """The same example with every answer behind a prompt of its own, nothing shared."""
-    prompt = example.segments[0].tokens
-    answers = example.segments[1:]
-    segments = tuple(Segment(np.concatenate([prompt, answer.tokens])) for answer in answers)
-    old = np.cumsum([len(prompt), *(len(answer.tokens) for answer in answers)])
-    new = np.cumsum([0, *(len(segment.tokens) for segment in segments)])
-    tables: dict[str, Any] = {}
-    for head, table in example.targets.items():
-        moved = {**table, "segment": table["segment"] - 1}
-        if "position" in table:
-            inside = table["position"] - old[table["segment"] - 1]
-            at_prompt = table["position"] == len(prompt) - 1
-            inside = np.where(at_prompt, -1, inside)
-            moved["position"] = new[table["segment"] - 1] + len(prompt) + inside
-        tables[head] = moved
-    return Example(segments, tables, example.origin)
 
 
 def plain_logprobs(module: nn.Module, example: Example) -> list[Tensor]:

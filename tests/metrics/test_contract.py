@@ -96,7 +96,17 @@ def test_class_attributes(kind: str) -> None:
     metric = type(build(kind))
     assert metric.names
     assert len(set(metric.names)) == len(metric.names)
-    known = {"losses", "logits", "answers", "classes", "numbers", "spans", "ranks"}
+    known = {
+        "losses",
+        "logits",
+        "answers",
+        "classes",
+        "numbers",
+        "spans",
+        "ranks",
+        "preferences",
+        "thumbs",
+    }
     assert metric.needs <= known
     assert isinstance(metric.higher_is_better, bool)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from stand_in import models_of, nudge, step
+from stand_in import annotated, apart, models_of, nudge, step
 from torch import Tensor
 
 from luthier.core import kinds
@@ -111,7 +111,7 @@ def ready(case: str, records: list[Any], method: str = "full") -> tuple[Any, Any
     objective, models = made(case), models_of(answers.speaker(), method)
     examples = encoded(objective, records)
     if hasattr(objective, "columns"):
-        examples = answers.annotated(objective, models, examples)
+        examples = annotated(objective, models, examples)
     nudge(models.policy.module, 0.05)
     return objective, models, examples
 
@@ -164,7 +164,7 @@ def test_micro_batches_change_nothing(case: str, cuts: list[list[int]]) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_prompt_read_once_is_a_prompt_read_for_each_answer(case: str) -> None:
     objective, models, examples = ready(case, [*answers.pairs(3), *answers.rankings()])
-    alone = [answers.apart(example) for example in examples]
+    alone = [apart(example) for example in examples]
     assert sum(e.size for e in examples) < 0.8 * sum(e.size for e in alone)
     shared, single = (step(objective, models, [each]) for each in (examples, alone))
     assert builders.gap(shared[0], single[0]) < 1e-9
@@ -207,8 +207,8 @@ def test_at_step_0_nothing_is_preferred(method: str) -> None:
         made("dpo"),
         models_of(answers.speaker(attn_pdrop=0.3, resid_pdrop=0.3), method),
     )
-    examples = answers.annotated(objective, models, encoded(objective, answers.pairs()))
-    models.policy.module.eval()
+    models.policy.module.eval()  # as the engine asks for columns
+    examples = annotated(objective, models, encoded(objective, answers.pairs()))
     _, means = step(objective, models, [examples])
     assert means["preference"] == pytest.approx(math.log(2), abs=1e-12)
     assert means["reward_accuracy"] == 0.5
@@ -315,7 +315,7 @@ def thumbs(**settings: Any) -> tuple[Any, Any, list[Example]]:
     objective = answers.objective("kto", beta=BETA, **settings)
     models = models_of(answers.speaker())
     examples = encoded(objective, answers.thumbs())
-    examples = answers.annotated(objective, models, examples)
+    examples = annotated(objective, models, examples)
     policy, batch = models.policy, collate(examples)
     # A step towards the answers, so that they are likelier than at the start: a baseline above 0.
     policy.nll(batch, policy.hidden(batch)).backward()
@@ -352,7 +352,7 @@ def test_the_baseline_counts() -> None:
 def test_thumbs_at_step_0_cost_one_half() -> None:
     objective = answers.objective("kto")
     models = models_of(answers.speaker())
-    examples = answers.annotated(objective, models, encoded(objective, answers.thumbs()))
+    examples = annotated(objective, models, encoded(objective, answers.thumbs()))
     examples = list(objective.arrange(examples, np.random.default_rng(0)))
     _, means = step(objective, models, [examples])
     assert means["kto"] == pytest.approx(0.5, abs=1e-12)

@@ -11,7 +11,7 @@ import classifiers
 import numpy as np
 import pytest
 import torch
-from stand_in import step
+from stand_in import apart, step
 from torch import Tensor
 
 from luthier.core import kinds
@@ -98,7 +98,7 @@ def test_margins_may_be_left_out() -> None:
 def test_a_prompt_is_read_once() -> None:
     objective, models = answers.objective("reward"), models_of(judge())
     examples = encoded(objective, [*answers.pairs(3), *answers.rankings()])
-    alone = [answers.apart(example) for example in examples]
+    alone = [apart(example) for example in examples]
     assert sum(e.size for e in examples) < 0.8 * sum(e.size for e in alone)
     shared, single = (step(objective, models, [each]) for each in (examples, alone))
     assert builders.gap(shared[0], single[0]) < 1e-9

@@ -234,6 +234,7 @@ def by_answer(logprobs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return empty.index_add(0, owner, logprobs), lengths
 
 
+@torch.no_grad()
 def reference_columns(models: Models, batch: Batch) -> dict[str, dict[str, Tensor]]:
     """What the model of step 0 says of whole answers.
 
