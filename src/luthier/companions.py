@@ -254,6 +254,8 @@ class Asking:
             for each in self.seen.values():
                 check_room(each, longest, self.backend.device)
                 self.say(f"asking {each.words}")
+            if not self.seen:
+                self.say(f"asking the model as it begins about {len(store):,} examples, once")
             self._ask(store, place, longest)
             cache.trim()
         self.backend.barrier()

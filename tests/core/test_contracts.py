@@ -113,7 +113,7 @@ class LiveDpo(Dpo):
 
 
 class PlainDpo(Dpo):
-    """The same without a figure to watch: what the engine's loop knows today."""
+    """The same without a figure to watch."""
 
     watched: frozenset[str] = frozenset()
 
@@ -217,11 +217,12 @@ def test_a_watched_term_teaches_nothing() -> None:
 
 
 def test_the_engines_loop_learns_a_preference(method: str, tmp_path: Path) -> None:
-    objective, models = PlainDpo(), models_of(speaker(), method)
+    objective, models = Dpo(), models_of(speaker(), method)
     examples = annotated(objective, models, pairs(objective))
     seen = train(objective, models, examples, tmp_path)
     assert seen[0]["preference"] == pytest.approx(math.log(2), abs=1e-6)
     assert seen[-1]["preference"] < seen[0]["preference"] - 0.01
+    assert "accuracy" not in seen[0], "what is watched is no term of the loss"
 
 
 def test_an_empty_batch_of_pairs_weighs_nothing() -> None:
