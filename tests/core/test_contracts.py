@@ -225,6 +225,23 @@ def test_the_engines_loop_learns_a_preference(method: str, tmp_path: Path) -> No
     assert "accuracy" not in seen[0], "what is watched is no term of the loss"
 
 
+class LoudDpo(Dpo):
+    """What it watches has a gradient, as nobody promised that it has none."""
+
+    def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
+        terms = super().loss(models, batch)
+        return {**terms, "accuracy": 5 * terms["preference"] + terms["sft"]}
+
+
+def test_the_engines_loop_does_not_learn_from_what_is_watched(tmp_path: Path) -> None:
+    seen = []
+    for objective in (Dpo(), LoudDpo()):
+        models = models_of(speaker())
+        examples = annotated(objective, models, pairs(objective))
+        seen.append(train(objective, models, examples, tmp_path / type(objective).__name__))
+    assert seen[0] == seen[1]
+
+
 def test_an_empty_batch_of_pairs_weighs_nothing() -> None:
     batch = collate([empty_like(pairs(Dpo())[0])])
     assert set(Dpo().weights(batch).values()) == {0.0}

@@ -248,6 +248,20 @@ def test_only_the_assistants_turns_of_a_longer_answer_are_learned() -> None:
     assert whole == pieces[: len(whole)]
 
 
+def test_what_a_template_writes_after_an_answer_is_left_out() -> None:
+    template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token }} bye\n"
+        "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    codec = builders.codec(template=template)
+    talk = (Turn("assistant", "a cat"), Turn("user", "and then?"), Turn("assistant", "it sat"))
+    record = Preference(answers.origin(1), answers.asked(1), talk, answers.said("no"))
+    tail = [p for p in codec.dialogue((*record.prompt, *talk)) if not p.answer][-1]
+    assert "bye" in codec.decode(tail.tokens)
+    for segment in made("dpo").encode(record, codec).segments[1:]:
+        assert segment.tokens[-1] == codec.tokenizer.eos_token_id
+
+
 def test_an_answer_of_nothing_and_a_missing_prompt_are_refused() -> None:
     quiet = Preference(answers.origin(7), answers.asked(1), answers.said(" "), answers.said("b"))
     with pytest.raises(DataError, match="empty") as caught:
@@ -311,17 +325,17 @@ def kto_by_hand(
     return torch.stack(costs).mean()
 
 
-def thumbs(**settings: Any) -> tuple[Any, Any, list[Example]]:
+def thumbs(step_size: float = -2e-3, **settings: Any) -> tuple[Any, Any, list[Example]]:
     objective = answers.objective("kto", beta=BETA, **settings)
     models = models_of(answers.speaker())
     examples = encoded(objective, answers.thumbs())
     examples = annotated(objective, models, examples)
     policy, batch = models.policy, collate(examples)
-    # A step towards the answers, so that they are likelier than at the start: a baseline above 0.
+    # A step towards the answers: they are likelier than at the start, the baseline is above 0.
     policy.nll(batch, policy.hidden(batch)).backward()
     with torch.no_grad():
         for parameter in policy.module.parameters():
-            parameter.add_(parameter.grad, alpha=-2e-3)  # type: ignore[arg-type]
+            parameter.add_(parameter.grad, alpha=step_size)  # type: ignore[arg-type]
     return objective, models, list(objective.arrange(examples, np.random.default_rng(3)))
 
 
@@ -339,6 +353,19 @@ def test_thumbs_are_the_papers_whatever_the_cut(baseline: str, cuts: list[list[i
     expected.backward()  # type: ignore[no-untyped-call]
     assert means["kto"] == pytest.approx(expected.item(), abs=1e-9)
     assert builders.gap(gradients, builders.gradients(module)) < 1e-9
+
+
+def test_a_baseline_is_never_below_0() -> None:
+    """After a step away from the answers, which are then less likely than at the start."""
+    objective, models, examples = thumbs(2e-3)
+    _, means = step(objective, models, [examples])
+    module, start = models.policy.module, answers.speaker()
+    with torch.no_grad():
+        expected = kto_by_hand(module, start, examples, (1.0, 1.0), False)
+        now, old = (answers.plain_logprobs(m, examples[0])[1].sum() for m in (module, start))
+    assert float(now - old) < -0.1, "there was something to bound"
+    assert means["kl"] == 0
+    assert means["kto"] == pytest.approx(expected.item(), abs=1e-9)
 
 
 def test_the_baseline_counts() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from luthier.core import kinds
 from luthier.core.errors import RecipeError
-from luthier.core.records import Example
+from luthier.core.records import Example, Segment
 from luthier.data.batching import collate
 from luthier.data.length import fit
 from luthier.data.template import TokenizerCodec
@@ -160,6 +160,16 @@ def test_an_encoders_texts_are_cut_each_by_itself_at_their_beginning() -> None:
     assert cut.tokens == sum(max(0, size - limit) for size in sizes)
     for kept, was in zip(shorter.segments, example.segments, strict=True):
         assert kept.tokens.tolist() == was.tokens.tolist()[-limit:]
+
+
+def test_the_tokens_around_an_encoders_texts_stay() -> None:
+    texts = [np.array([1, *range(10, 30), 2]), np.array([1, *range(40, 52), 2])]
+    segments = tuple(Segment(tokens) for tokens in texts)
+    table = {"segment": np.array([0, 1]), "place": np.array([0, 1])}
+    example = Example(segments, {"classification": table}, answers.origin(1))
+    [shorter], _ = fit(example, 16, "left", frame=frozenset({1, 2}))
+    assert shorter.segments[0].tokens.tolist() == [1, *range(16, 30), 2]
+    assert shorter.segments[1].tokens.tolist() == texts[1].tolist()
 
 
 def test_a_decoders_answer_is_not_pooled_without_its_prompt() -> None:
