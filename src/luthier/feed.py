@@ -16,6 +16,7 @@ from luthier.companions import Asking
 from luthier.core import cache
 from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
 from luthier.core.contracts_beside import Solving
+from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
@@ -63,8 +64,7 @@ def _on_frozen_trunk(
 ) -> tuple[Data, LanguageModel]:
     """The same with the trunk's activations in place of its passes."""
     model = parts.loaded.model
-    assert isinstance(model, HeadedModel)
-    [head] = [each.kind for each in parts.objective.heads]
+    read = _read_by(parts)
     weights = trunk_cache.trunk_key(model.module)
 
     def cut(sizes: Sequence[int]) -> list[list[int]]:
@@ -75,21 +75,38 @@ def _on_frozen_trunk(
         for name in sorted(store.arrays):
             if name.startswith(("token", "segment", "example")) or name.endswith(".position"):
                 tokens.update(store.arrays[name].tobytes())
-        name = cache.key(weights, tokens.hexdigest(), model.pooling, backend.precision)
-        place = cache.place("trunks", name)
-        with backend.arithmetic():
-            rows = trunk_cache.activations(store, head, model, cut, data.collate, place)
+        arrays = dict(store.arrays)
+        for table, one in read.items():
+            of = [] if isinstance(model, HeadedModel) else [table]
+            name = cache.key(weights, tokens.hexdigest(), one.pooling, backend.precision, *of)
+            place = cache.place("trunks", name)
+            with backend.arithmetic():
+                rows = trunk_cache.activations(store, table, one, cut, data.collate, place)
+            arrays[f"{table}.{trunk_cache.COLUMN}"] = rows
         cache.trim()
-        return ExampleStore({**store.arrays, f"{head}.{trunk_cache.COLUMN}": rows}, store.sources)
+        return ExampleStore(arrays, store.sources)
 
     data = _mapped(parts, data, with_states)
     assert isinstance(data.train, ExampleStore)
+    if not isinstance(model, HeadedModel):
+        return data, trunk_cache.CachedTrunks(model, parts.loaded.head)
+    [head] = read
     data = replace(data, rows=partial(_rows, data.train, head, backend.device))
     solve = parts.method.solve if isinstance(parts.method, Solving) else None
     if solve is not None:
         # Of every strength, then of all rows.
         data = replace(data, total=solve.iterations * (len(solver.STRENGTHS) + 1), per_epoch=1)
     return data, trunk_cache.CachedTrunk(model, head)
+
+
+def _read_by(parts: Parts) -> dict[str, Any]:
+    """Each table with rows that a head reads, and the model of that head."""
+    model: Any = parts.loaded.model
+    if not isinstance(parts.objective, Tasked):
+        [head] = parts.objective.heads
+        return {head.kind: model}
+    each = model.head.parts
+    return {parts.objective.table(part.name, part.kind): model.view(part.name) for part in each}
 
 
 def _rows(store: ExampleStore, head: str, device: torch.device, chosen: Ints) -> Batch:

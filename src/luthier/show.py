@@ -8,7 +8,7 @@ from typing import Any
 
 from luthier.core.codec import Codec
 from luthier.core.errors import DataError, RecipeError
-from luthier.core.marks import mark
+from luthier.core.marks import bare, mark, untasked
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example, Record, Segment
 from luthier.data.prepare import fitting
@@ -169,7 +169,9 @@ def _found(seen: Preview, row: str | None) -> tuple[str, Record]:
 
 def _named(source: str, name: str) -> bool:
     """Whether a source goes by a name, its folders given or not."""
-    return not name or source == name or source.endswith(f"/{name}") or f"{name}:" in source
+    plain = untasked(bare(source))
+    known = source in (name, plain) or name in (source, plain)
+    return not name or known or plain.endswith(f"/{name}") or f"{name}:" in source
 
 
 def _label(seen: Preview, example: Example) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from luthier.core import cache
 from luthier.core.codec import Codec
 from luthier.core.contracts import Objective, Uncoupled
+from luthier.core.contracts_tasks import BY_TASK, Tasked, named
 from luthier.core.contracts_text import Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
@@ -124,6 +125,11 @@ def fitting(
     Raises:
         DataError: it is too long, under ``overlong: refuse``.
     """
+    if isinstance(objective, Tasked):
+        task = named(example.origin)
+        inner, own = objective.own(example)
+        pieces, cut = fitting(own, inner, codec, inner.overlong if policy == BY_TASK else policy)
+        return [objective.among(piece, task) for piece in pieces], cut
     return fit(
         example,
         codec.max_length,

@@ -8,7 +8,7 @@ user's cache by the hash of weights, tokens and arithmetic.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,3 +140,24 @@ class CachedTrunk:
     def logits(self, rows: Tensor) -> Tensor:
         """Only pooled states are cached."""
         raise AssertionError("a cached trunk has no language-model head")
+
+
+class CachedTrunks:
+    """The same of a model with several heads.
+
+    Args:
+        model: the model; only its heads are run.
+        head: what they are.
+    """
+
+    def __init__(self, model: Any, head: Any) -> None:
+        self._model, self._parts = model, head.parts
+
+    @property
+    def module(self) -> nn.Module:
+        """The torch module."""
+        return cast("nn.Module", self._model.module)
+
+    def heads(self, batch: Batch) -> Mapping[str, CachedTrunk]:
+        """Each head on the states that its own table brings along."""
+        return {p.name: CachedTrunk(self._model.view(p.name), p.kind) for p in self._parts}

@@ -18,16 +18,18 @@ class TrunkModel:
 
     Args:
         module: what is trained and saved.
+        head: of several on one trunk the one that is meant.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, head: nn.Module | None = None) -> None:
         self.module = module
+        self._head = head
         attention.register()
 
     @property
     def base(self) -> Any:
         """The transformers model without the adapter's wrapping (its layers stay adapted)."""
-        return unwrapped(self.module)
+        return unwrapped(self.module) if self._head is None else self._head
 
     @property
     def config(self) -> Any:
@@ -113,8 +115,9 @@ class TrunkModel:
         return states.index_select(0, batch.index[: batch.size])
 
     def _attend(self, name: str) -> None:
-        if self.base.config._attn_implementation != name:
-            self.base.set_attn_implementation(name)
+        whole = unwrapped(self.module)
+        if whole.config._attn_implementation != name:
+            whole.set_attn_implementation(name)
 
 
 def unwrapped(module: nn.Module) -> Any:
