@@ -168,8 +168,8 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
         known = head.labels
         if isinstance(objective, Tasked):
             parts = {each.name: each.labels for each in head.parts}
-            objective = cast("Settling", objective.knowing(parts))
-    made = objective.settled(part.records, known)
+            objective = objective.knowing(parts)
+    made = cast("Settling", objective).settled(part.records, known)
     return recipe.model_copy(update={"objective": made.config}), made
 
 

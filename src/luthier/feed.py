@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ def _on_frozen_trunk(
     data = _mapped(parts, data, with_states)
     assert isinstance(data.train, ExampleStore)
     if not isinstance(model, HeadedModel):
-        return data, trunk_cache.CachedTrunks(model, parts.loaded.head)
+        return data, cast("LanguageModel", trunk_cache.CachedTrunks(model, parts.loaded.head))
     [head] = read
     data = replace(data, rows=partial(_rows, data.train, head, backend.device))
     solve = parts.method.solve if isinstance(parts.method, Solving) else None

@@ -183,7 +183,8 @@ class Objective:
 
     def arrange(self, examples: Sequence[Example], rng: np.random.Generator) -> Sequence[Example]:
         """Each task's as it arranges them, in the places where they stood."""
-        changing = [n for n, t in self._each if (nothing := []) is not t.arrange(nothing, rng)]
+        none: list[Example] = []
+        changing = [n for n, t in self._each if t.arrange(none, rng) is not none]
         if not changing:
             return examples
         made = list(examples)
@@ -206,7 +207,7 @@ class Objective:
         """Each task's terms times its coefficient; the trunk runs once for all of them."""
         assert isinstance(models.policy, ManyHeads)
         heads = models.policy.heads(batch)
-        terms = {}
+        terms: dict[str, Tensor] = {}
         for name, task in self._each:
             own = task.loss(_Of(models, heads[name]), _batch_of(batch, name))
             coefficient = self.config.weights.get(name, 1.0)
