@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
 from luthier.core.records import Origin, Tagged
 from luthier.data.template import TokenizerCodec
 from luthier.models.masked_lm import MaskedModel
+from luthier.models.several import SeveralHeads
 from luthier.models.token_heads import TaggerModel, head_modules
+from luthier.models.worlds import WORLDS
 
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 #: Words of every awkward kind: several tokens, accents, apart from a space, none at all.
@@ -169,6 +172,33 @@ def guessing(name: str, dtype: torch.dtype = torch.float32) -> Any:
 def masked(name: str = "bert", dtype: torch.dtype = torch.float32) -> MaskedModel:
     """The same as objectives see it."""
     return MaskedModel(guessing(name, dtype))
+
+
+def several(name: str, parts: Any, dtype: torch.dtype = torch.float32) -> SeveralHeads:
+    """One trunk under an architecture's own heads, as a classifier and a tagger have them."""
+    made = []
+    for part in parts:
+        labels = part.labels or TAGS
+        if part.kind == "classification":
+            found = classifiers.own(name, dtype, **vocabulary(), **_names(labels))
+        else:
+            found = tagging(name, dtype, labels)
+        made.append(found)
+    full = [
+        replace(WORLDS[part.kind].model(module).head, name=part.name)
+        for part, module in zip(parts, made, strict=True)
+    ]
+    return SeveralHeads(full, made).eval()
+
+
+def vocabulary() -> dict[str, int]:
+    """Rows enough for every tokenizer here."""
+    sizes = (len(tokenizer(family)) for family in FAMILIES)
+    return {"vocab_size": max(len(builders.tokenizer()), *sizes)}
+
+
+def _names(labels: Any) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(labels)), "label2id": {t: i for i, t in enumerate(labels)}}
 
 
 def saved(folder: Path, name: str = "bert", family: str = "wordpiece", **changes: Any) -> Path:
