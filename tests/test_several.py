@@ -76,6 +76,10 @@ def recipe(
     }
 
 
+def _head(parts: Any) -> Any:
+    return parts.loaded.head
+
+
 def outputs(run: Any) -> list[dict[str, str]]:
     found = Tasks.open(str(run)).predict(["anna saw rome at 2", "bob wept at 1"])
     return [{name: str(said) for name, said in each.items()} for each in found]
@@ -169,7 +173,7 @@ def test_what_is_saved_answers_as_what_was_trained_and_can_be_trained_on(
     more = {**values, "model": str(run.path), "output": str(tmp_path / "more")}
     parts = parts_of(more)
     assert method == "lora" or "fresh" not in "".join(parts.loaded.said)
-    before = load(str(run.path)).model
+    before: Any = load(str(run.path)).model
     for part in before.head.parts:
         for one, other in zip(
             before.base.head_of(part.name).parameters(),
@@ -190,7 +194,7 @@ def test_a_file_may_feed_two_tasks(tmp_path: Path) -> None:
     ]
     values["data"]["check"] = "refuse"
     parts = parts_of(values)
-    assert [part.labels for part in parts.loaded.head.parts] == [
+    assert [part.labels for part in _head(parts).parts] == [
         ("grief", "joy"),
         ("anna", "bob", "mary"),
     ]

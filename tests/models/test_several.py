@@ -1,4 +1,4 @@
-"""A trunk with several heads: gradients add up, layouts agree, nothing is trained or saved twice."""
+"""A trunk with several heads: gradients add up, layouts agree, every weight is there once."""
 
 from __future__ import annotations
 
