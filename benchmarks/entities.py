@@ -45,7 +45,7 @@ METHODS = ("full", "lora")
 SYSTEMS = ("luthier", "trainer")
 RANK = {"luthier": 16, "trainer": 8}
 #: Rates tried, of each method; ours and theirs alike.
-GRID = {"full": (1e-4, 2e-4, 4e-4), "lora": (1e-3, 2e-3, 4e-3)}
+GRID = {"full": (2e-4, 4e-4, 8e-4), "lora": (1e-3, 2e-3, 4e-3)}
 #: Every so manyth training sentence is held out of a try, and of WikiGold for the test.
 TENTH, FIFTH = 10, 5
 #: What is the same in a run, by which it is found again.

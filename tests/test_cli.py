@@ -292,6 +292,7 @@ def test_list_without_a_word_lists_everything(capsys: pytest.CaptureFixture[str]
         "Formats",
         "Cleaners",
         "Augmenters",
+        "Combinations",
         "Recipes",
     ]
 

@@ -10,6 +10,7 @@ import builders
 import encoders
 import pytest
 import torch
+import yaml
 
 import luthier
 from luthier import cli
@@ -196,6 +197,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         luthier.train(sft, quiet=True)
     with pytest.raises(UserError, match="has no masked-language-model head"):
         luthier.train(recipe(tmp_path, Path("builtin:nano")), quiet=True)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(tmp_path, base)))
+    assert cli.run(["train", str(tmp_path / "recipe.yaml"), "training.max_steps=1"]) == 0
+    assert "tune it" in capsys.readouterr().out
     assert cli.run(["generate", str(base), "--prompt", "a"]) == 2
     assert "fills in masked tokens" in capsys.readouterr().err
     with pytest.raises(UserError, match="neither talks nor labels"):

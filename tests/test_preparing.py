@@ -95,7 +95,7 @@ def test_training_afterwards_finds_its_tokens_made(
     def never(*_args: Any) -> Any:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(encoding, "_encoded", never)
+    monkeypatch.setattr(encoding, "encoder", never)
     run = luthier.train(recipe, quiet=True)
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["data"]["train"] == made.counts["train"]

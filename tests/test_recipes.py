@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import builders
 import classifiers
 import encoders
 import pytest
@@ -60,17 +61,68 @@ def _encoder(folder: Path) -> list[str]:
 def _sentiment(folder: Path) -> list[str]:
     """Reviews as the hub's, every fifth of them longer than the model reads."""
     model = classifiers.saved(folder / "model", "distilbert", max_position_embeddings=POSITIONS)
-    reviews = [
-        {"text": "so it goes, on and on, " * (60 if n % 5 == 0 else 2) + word, "label": label}
-        for n in range(15)
-        for label, word in enumerate(("and it was dull", "and it was a joy"))
-    ]
-    lines = "".join(json.dumps(review) + "\n" for review in reviews)
     made = [f"model={model}"]
-    for part in ("train", "validation"):
+    for part, said in (
+        ("train", "so it goes, on and on, "),
+        ("validation", "now and then, as ever, "),
+    ):
+        reviews = [
+            {"text": said * (60 if n % 5 == 0 else 2) + word, "label": label}
+            for n in range(15)
+            for label, word in enumerate(("and it was dull", "and it was a joy"))
+        ]
+        lines = "".join(json.dumps(review) + "\n" for review in reviews)
         (folder / f"{part}.jsonl").write_text(lines, encoding="utf-8")
         made.append(f"data.{part}={folder / part}.jsonl")
     return made
+
+
+def _student(folder: Path) -> list[str]:
+    """A teacher that knows the rows' 77 classes, trained for a step."""
+    base = classifiers.saved(
+        folder / "base", num_hidden_layers=6, max_position_embeddings=POSITIONS
+    )
+    recipe = yaml.safe_load(find_recipe("student").read_text(encoding="utf-8"))
+    taught = {
+        **{name: recipe[name] for name in ("data", "method")},
+        "model": str(base),
+        "objective": {"kind": "classification", "pooling": "mean"},
+    }
+    teacher = folder / "teacher"
+    luthier.train(taught, [*QUICK, "training.evaluate_every=2", f"output={teacher}"], quiet=True)
+    made = [f"model.name={teacher}", f"objective.teacher={teacher}"]
+    return [*made, "training.evaluate_every=2"]
+
+
+def _embeddings(folder: Path) -> list[str]:
+    model = classifiers.saved(folder, max_position_embeddings=POSITIONS)
+    return [f"model={model}", FEW]
+
+
+def _repurpose(folder: Path) -> list[str]:
+    """All rows, and a bound on the iterations."""
+    model = classifiers.saved(folder, max_position_embeddings=POSITIONS)
+    return [f"model={model}", "method.iterations=3"]
+
+
+def _gpt2(folder: Path) -> list[str]:
+    """A tiny GPT-2 without a chat template."""
+    tokenizer = builders.tokenizer()
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 512}
+    builders.tiny("gpt2", **sizes).save_pretrained(folder / "model")
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder / "model")
+    return [*_support(folder), f"model={folder / 'model'}"]
+
+
+def _papers(folder: Path) -> list[str]:
+    """A tiny Phi, whose head has a bias and whose attention ends in a matrix named dense."""
+    tokenizer = builders.tokenizer()
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
+    builders.tiny("phi", **sizes).save_pretrained(folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return [FEW, f"model={folder}"]
 
 
 #: What stands in for a model or data that are not here; a recipe with neither takes a few rows.
@@ -82,6 +134,11 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "entities": _encoder,
     "masked-lm": _encoder,
     "sentiment": _sentiment,
+    "student": _student,
+    "embeddings": _embeddings,
+    "repurpose": _repurpose,
+    "papers": _papers,
+    "gpt2-support": _gpt2,
 }
 
 
@@ -99,11 +156,15 @@ def test_a_ready_recipe_runs_two_steps(name: str, tmp_path: Path) -> None:
             for stage in recipe["stages"]
         ]
         recipe["stages"] = stages
-    if isinstance(recipe["model"], dict):  # from scratch
+    if "architecture" in recipe["model"]:  # from scratch
         overrides += ["data.max_length=64", "training.compile=false"]
     run = luthier.train(recipe, overrides, quiet=True)
     assert run.finished
     assert RunDir(run.path).report.is_file()
+    if name == "papers":
+        assert set(run.metrics) >= {"rouge_1", "rouge_2", "rouge_l", "perplexity"}
+        [first, *_] = read_lines(run.folder.samples)
+        assert first["reference"]
     prompts = recipe.get("evaluation", {}).get("prompts", [])
     shown = list(read_lines(run.folder.samples))[: len(prompts)]
     assert [sample["prompt"] for sample in shown] == prompts

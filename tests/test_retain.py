@@ -42,7 +42,9 @@ def test_old_rows_are_measured_before_and_after(tmp_path: Path) -> None:
     figure = found["metrics"]["perplexity"]
     assert figure["before"] != figure["after"]
     assert figure["interval"][0] <= figure["difference"] <= figure["interval"][1]
-    assert "What it could do before" in run.folder.report.read_text(encoding="utf-8")
+    page = run.folder.report.read_text(encoding="utf-8")
+    assert "What it could do before" in page
+    assert "<p>40 rows of the old kind" in page
     assert run.metrics["perplexity"]["before"] != figure["before"]
 
 

@@ -13,6 +13,7 @@ import torch
 import luthier
 from luthier import cli
 from luthier.chat import Chat
+from luthier.classify import Classifier
 from luthier.core.errors import UserError
 from luthier.export import export
 from luthier.tag import Tagger
@@ -185,7 +186,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(UserError, match="classifier of tokens, and 'sft' learns with a language"):
         luthier.train(wrong, quiet=True)
     with pytest.raises(UserError, match="is no classifier"):
-        luthier.classify.Classifier.open(str(run.path))
+        Classifier.open(str(run.path))
     with pytest.raises(UserError, match="tags no words"):
         Tagger.open("builtin:nano")
     assert cli.run(["chat", str(run.path)]) == 2
@@ -209,6 +210,9 @@ def test_show_and_inspect_tell_what_is_learned(
     assert cli.run(["data", "show", str(tmp_path / "recipe.yaml")]) == 0
     shown = capsys.readouterr().out
     assert "[[" in shown
+    few = ["training.max_steps=1", f"output={tmp_path / 'told'}"]
+    assert cli.run(["train", str(tmp_path / "recipe.yaml"), *few]) == 0
+    assert "luthier generate" in capsys.readouterr().out
     assert cli.run(["inspect", str(tmp_path / "recipe.yaml")]) == 0
     assert "Nothing is refused" in capsys.readouterr().out
 

@@ -5,28 +5,33 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from luthier import answers, companions
+from luthier.codecs import check_streams, make_codec
 from luthier.core import cache, kinds
 from luthier.core.contracts import Method, Objective, Settling
 from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_tasks import Tasked, of_task
 from luthier.core.contracts_text import Tokenized
-from luthier.core.contracts_weights import Prefixed, QuantizedBase
+from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Example, Record, Text
+from luthier.core.records import Conversation, ConversationTree, Example, Record, SourceTarget, Text
+from luthier.core.workers import processes
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
 from luthier.data.mixture import balanced, drawing
 from luthier.data.order import generator
-from luthier.data.parts import Part, read_parts
+from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
+from luthier.data.sides import ChangedError, known_parts
+from luthier.data.sides import settle as settle_on
 from luthier.data.template import TokenizerCodec
 from luthier.data.vetting import settle, vet
 from luthier.data_models import OpenedModels
+from luthier.models.encoder_decoder import is_encoder_decoder
 from luthier.models.load import (
     Loaded,
     from_scratch,
@@ -99,21 +104,32 @@ class Parts:
     companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
-def assemble(recipe: Recipe, say: Say, *, vetting: bool = True) -> Parts:
+def assemble(recipe: Recipe, say: Say, *, vetting: bool = True, verify: bool = False) -> Parts:
     """Reads the data, checks it, loads the model, encodes the examples.
 
     Args:
         recipe: of one run.
         say: takes a line for the user.
         vetting: whether the data is checked as ``data.check`` says.
+        verify: read all rows though they are known; see :mod:`luthier.data.sides`.
 
     Raises:
         UserError: whatever of the three is wrong, with its place and cure.
     """
+    try:
+        return _assembled(recipe, say, vetting, verify)
+    except ChangedError as error:
+        say(f"begun anew: {error}")
+        return _assembled(recipe, say, vetting, verify)
+
+
+def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
     objective: Objective = kinds.build("objectives", recipe.objective)
     method: Method = kinds.build("methods", recipe.method)
     models = OpenedModels(recipe.training.device)
-    first, second = read_parts(recipe.data, objective, recipe.training.seed, say, models)
+    first, second = known_parts(
+        recipe.data, objective, recipe.training.seed, say, models, verify=verify
+    )
     if vetting:
         for sides in _by_task(objective, first, second):
             vetted(recipe, sides, say)
@@ -169,7 +185,10 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
         if isinstance(objective, Tasked):
             parts = {each.name: each.labels for each in head.parts}
             objective = objective.knowing(parts)
-    made = cast("Settling", objective).settled(part.records, known)
+    if isinstance(objective, Tasked):  # it must see a row of each task, whatever is kept
+        made = cast("Settling", objective).settled(part.records, known)
+    else:
+        made = settle_on(objective, part, known)
     return recipe.model_copy(update={"objective": made.config}), made
 
 
@@ -182,7 +201,13 @@ def _by_task(
         return
     for name in objective.tasks:
         sides = [
-            replace(part, records=tuple(of_task(part.records, name))) if part else None
+            replace(
+                part,
+                records=tuple(of_task(part.records, name)),
+                fingerprint=cache.key(part.fingerprint, "task", name),
+            )
+            if part
+            else None
             for part in (first, second)
         ]
         if sides[0] is not None:
@@ -199,7 +224,8 @@ def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:
     if spec.check != "off":
         share = float(spec.validation) if isinstance(spec.validation, int | float) else 0.0
         classes = tuple(getattr(recipe.objective, "classes", None) or ())
-        settle(vet(parts[0].real, parts[1], share, classes), spec.check, say)
+        found = vet(*parts, share, classes, processes(spec.workers))
+        settle(found, spec.check, say)
 
 
 def encoded(
@@ -272,6 +298,7 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
                 f"'{recipe.model.name}' is {what}, and '{kind}' learns with a language model",
                 cure=f"name a language model, or set objective: {cure}",
             )
+        check_streams(loaded, objective, recipe)
         return loaded
     if own:
         raise RecipeError(
@@ -279,7 +306,9 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
             cure="pretrain one first (objective: language_modeling), or name one",
         )
     tokenizer = scratch_tokenizer(recipe.model, part, say)
-    return from_scratch(recipe.model, tokenizer, recipe.training.seed)
+    loaded = from_scratch(recipe.model, tokenizer, recipe.training.seed)
+    check_streams(loaded, objective, recipe)
+    return loaded
 
 
 def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
@@ -290,14 +319,17 @@ def scratch_tokenizer(spec: ModelSpec, part: Part | None, say: Say) -> Any:
         return tokenizer_at(locate(spec.tokenizer, weights=False))
     settings = spec.tokenizer or TokenizerSpec()
     assert part is not None
-    folder = cache.place("tokenizers", cache.key(part.fingerprint, settings.model_dump()))
+    ends = is_encoder_decoder(spec)
+    known = (part.fingerprint, settings.model_dump(), *(["ends"] if ends else []))
+    folder = cache.place("tokenizers", cache.key(*known))
     if not (folder / "tokenizer.json").is_file():
         say(f"training a tokenizer of {settings.vocab_size:,} tokens on the training text")
         records = list(part.records)
         random.Random(0).shuffle(records)
         texts = (text for record in records[: settings.sample] for text in texts_of(record))
         with cache.made(folder) as whole:
-            train_tokenizer(texts, settings.vocab_size).save_pretrained(whole)
+            trained = train_tokenizer(texts, settings.vocab_size, ends=ends)
+            trained.save_pretrained(whole)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -309,22 +341,9 @@ def texts_of(record: Record) -> list[str]:
         return [turn.content for turn in record.turns]
     if isinstance(record, ConversationTree):
         return [node.turn.content for node in record.nodes]
+    if isinstance(record, SourceTarget):
+        return [record.source, record.target]
     return []
-
-
-def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
-    """The codec of a recipe: its template, its bound on lengths."""
-    method = kinds.build("methods", recipe.method)
-    limit = loaded.context - (method.prefix if isinstance(method, Prefixed) else 0)
-    if recipe.data.max_length is not None:
-        limit = min(limit, recipe.data.max_length)
-    return TokenizerCodec(
-        loaded.tokenizer,
-        template=recipe.data.template,
-        system=recipe.data.system,
-        thinking=recipe.data.thinking,
-        max_length=limit,
-    )
 
 
 def describe(name: str, counts: dict[str, Any], noun: str = "of them learned") -> str:

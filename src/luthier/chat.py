@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from luthier.codecs import decoder_prompt, pair_codec
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import ModelSpec
 from luthier.core.records import Turn
@@ -17,7 +18,7 @@ from luthier.core.rundir import RunDir
 from luthier.data.template import TokenizerCodec
 from luthier.generation.sampling import Sampler, Sampling
 from luthier.models.language_model import CausalModel
-from luthier.models.load import Loaded, Where, load, locate, read_note, tokenizer_at
+from luthier.models.load import PAIR, Loaded, Where, load, locate, read_note, tokenizer_at
 
 
 class Chat:
@@ -47,10 +48,11 @@ class Chat:
                 "luthier.tag.Tagger where it tags words",
             )
         note = note or {}
-        self.has_template = bool(loaded.tokenizer.chat_template)
+        pair = pair_codec(loaded, note.get(PAIR) or {}, loaded.context)
+        self.has_template = bool(loaded.tokenizer.chat_template) or pair is not None
         self.context = loaded.context
         self.notices = list(loaded.said)
-        self._codec = TokenizerCodec(
+        self._codec = pair or TokenizerCodec(
             loaded.tokenizer, system=note.get("system", "keep"), max_length=loaded.context
         )
         ends = {
@@ -59,7 +61,14 @@ class Chat:
             *model.end_tokens,
         }
         self._eos = loaded.tokenizer.eos_token_id
-        self._sampler = Sampler(model.generating, loaded.tokenizer, sorted(ends), loaded.context)
+        self._paired = pair is not None
+        self._sampler = Sampler(
+            model.generating,
+            loaded.tokenizer,
+            sorted(ends),
+            loaded.context,
+            decoder_prompt(self._codec),
+        )
 
     @classmethod
     def open(cls, name: str, *, base: bool = False) -> Chat:
@@ -119,6 +128,8 @@ class Chat:
     def _opening(self, text: str) -> list[int]:
         """A document without the token that would end it."""
         tokens = self._codec.document(text)
+        if self._paired:
+            return tokens
         if len(tokens) > 1 and tokens[-1] == self._eos:
             tokens.pop()
         return tokens
@@ -135,7 +146,12 @@ class Chat:
         return texts
 
     def _fitted(self, prompt: Sequence[int], sampling: Sampling) -> Sampling:
-        """An answer may take what the prompt leaves of the context, and half of it in any case."""
+        """An answer may take what the prompt leaves of the context, and half of it in any case.
+
+        Behind an encoder both have the whole of it.
+        """
+        if self._paired:
+            return self._fitted_pair(prompt, sampling)
         room = max(self.context - len(prompt), self.context // 2)
         new = min(sampling.max_new_tokens, room)
         if new < sampling.max_new_tokens:
@@ -146,6 +162,16 @@ class Chat:
                 f"{self.context:,}"
             )
         return replace(sampling, max_new_tokens=new)
+
+    def _fitted_pair(self, prompt: Sequence[int], sampling: Sampling) -> Sampling:
+        if (lost := len(prompt) - self.context) > 0:
+            self._notice(
+                f"a source of {len(prompt):,} tokens lost its first {lost:,}: the encoder reads "
+                f"{self.context:,}"
+            )
+        # The decoder's own first tokens take their place as well.
+        room = self.context - len(decoder_prompt(self._codec) or ())
+        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
     def _recent(self, turns: list[Turn], sampling: Sampling) -> list[int]:
         """The prompt of the newest turns that fit."""

@@ -13,6 +13,7 @@ from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Record
+from luthier.core.workers import processes
 from luthier.data.check import Ask, Progress, Report, check, sides, silent
 from luthier.data.checks._base import TRAIN, Tokens
 from luthier.data.parts import Part
@@ -94,6 +95,7 @@ def _asked(recipe: Recipe, values: Sequence[str], tokenizer: Any) -> Ask:
         tuple(getattr(recipe.objective, "classes", None) or ()),
         lambda records: _tokens(recipe, objective, records, tokenizer),
         spec.timeout,
+        workers=processes(spec.workers),
     )
     if values:
         found, known = sides(values)

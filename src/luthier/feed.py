@@ -19,7 +19,14 @@ from luthier.core.contracts_beside import Solving
 from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example, Ints, SegmentTable
-from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
+from luthier.data.batching import (
+    check_budget,
+    collate,
+    empty_like,
+    micro_batches,
+    move,
+    padded_batches,
+)
 from luthier.data.order import Order, generator, total_steps
 from luthier.data.store import ExampleStore
 from luthier.engine import solver, trunk_cache
@@ -45,6 +52,9 @@ def feed(
         UserError: not even the longest example fits into memory.
     """
     module = _prepare(parts, backend)
+    if parts.loaded.model.layout.get("layout") == "padded":
+        kind = parts.loaded.model.config.model_type
+        say(f"'{kind}' cannot be packed: rows of nearly one length are padded instead")
     plan = _plan(parts, backend, choices)
     choices["token_budget"] = plan.token_budget
     if parts.objective.needs_reference:
@@ -155,7 +165,7 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
         trunk.enable_input_require_grads()
     if spec.compile:
-        for layer in _blocks(trunk):
+        for layer in parts.loaded.model.blocks:
             layer.compile(dynamic=True)
     return module
 
@@ -216,8 +226,7 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         averaged=spec.ema is not None,
     )
     for store in stores:
-        sizes = store.sizes.tolist()
-        check_budget(sizes, plan.token_budget, [store.origin(i) for i in range(len(store))])
+        check_budget(store.sizes, plan.token_budget, store.origin)
     return plan
 
 
@@ -236,7 +245,8 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
         return move(collate(chosen, fill=fill, **layout), backend.device)
 
     def cut(sizes: Sequence[int], budget: int) -> list[list[int]]:
-        return micro_batches(sizes, budget, backend.ranks)
+        divide = micro_batches if layout.get("layout") != "padded" else padded_batches
+        return divide(sizes, budget, backend.ranks)
 
     return Data(
         examples, held, step, total, order.per_epoch, cut, plan.longest, to_batch, empty_like
@@ -263,9 +273,3 @@ def _steps(
         return list(parts.objective.arrange(chosen, rng)), epoch
 
     return step
-
-
-def _blocks(trunk: torch.nn.Module) -> list[torch.nn.Module]:
-    """The transformer blocks: the longest list of modules in a trunk."""
-    lists = [list(m) for m in trunk.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])

@@ -10,6 +10,7 @@ from dataclasses import asdict, astuple
 from typing import Any
 
 from luthier.assemble import Parts, held_out, load_model
+from luthier.codecs import pair_note
 from luthier.core import kinds
 from luthier.core.contracts import Metric
 from luthier.core.contracts_tasks import Tasked, named
@@ -17,6 +18,7 @@ from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
 from luthier.core.words import many
+from luthier.data.streams import PairCodec
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
@@ -26,7 +28,7 @@ from luthier.evaluation.tagging import entity_figures
 from luthier.measuring import Side, cosine, measured, metric_configs, own_texts
 from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import load, save_note
+from luthier.models.load import PAIR, load, save_note
 from luthier.models.several import SeveralModel
 from luthier.models.token_heads import TaggerModel
 
@@ -57,6 +59,9 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation = loaded.model.base.generation_config
         generation.eos_token_id = parts.codec.end_tokens
         generation.pad_token_id = loaded.tokenizer.pad_token_id
+        if isinstance(parts.codec, PairCodec):
+            note[PAIR] = pair_note(parts.recipe)
+            parts.codec.begin(generation)
         parts.method.save(loaded.model.module, temporary)
         generation.save_pretrained(temporary)
     if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():

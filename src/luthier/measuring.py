@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once
+from luthier.codecs import decoder_prompt
 from luthier.core import kinds
 from luthier.core.contracts_tasks import Tasked, named, of_task
 from luthier.core.records import Example, Origin, Record, Scored
@@ -114,8 +115,10 @@ def measured(
     old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
-    sampler = Sampler(model.generating, loaded.tokenizer, parts.codec.end_tokens, loaded.context)
-    sampling = Sampling(max_new_tokens=min(spec.max_new_tokens, loaded.context // 2))
+    begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
+    sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
+    new = min(spec.max_new_tokens, loaded.context // 2)
+    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)

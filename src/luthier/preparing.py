@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from luthier.core.errors import DataError
 from luthier.core.recipe import Recipe
 from luthier.data.mixture import drawing
 from luthier.data.parts import Part
+from luthier.data.sides import ChangedError, known_parts
 from luthier.data.writing import write_rows
 from luthier.preview import Preview
 from luthier.stages import previews
@@ -32,18 +34,27 @@ class Prepared:
     files: tuple[Path, ...]
 
 
-def prepare(recipe: Recipe, output: Path | None = None) -> list[Prepared]:
+def prepare(recipe: Recipe, output: Path | None = None, *, verify: bool = False) -> list[Prepared]:
     """Reads, cleans, splits and encodes, one entry a stage; the tokens lie in the cache then.
 
     Args:
         recipe: what ``luthier train`` would run; no weight is loaded.
         output: a folder for the rows of each side as JSON lines, after cleaning.
+        verify: read all rows though they are known; see :mod:`luthier.data.sides`.
 
     Raises:
         UserError: what training would refuse.
     """
+    try:
+        return _each(recipe, output, verify)
+    except ChangedError:  # what was known of the rows is thrown away by now
+        return _each(recipe, output, verify)
+
+
+def _each(recipe: Recipe, output: Path | None, verify: bool) -> list[Prepared]:
     found = []
-    for number, seen in enumerate(previews(recipe), start=1):
+    read = partial(known_parts, verify=verify)
+    for number, seen in enumerate(previews(recipe, read), start=1):
         inner = output / f"stage-{number}" if output and recipe.stages else output
         found.append(_prepared(seen, inner))
     return found

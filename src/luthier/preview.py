@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier import companions
-from luthier.assemble import make_codec, scratch_tokenizer, settled
+from luthier.assemble import scratch_tokenizer, settled
+from luthier.codecs import make_codec
 from luthier.core import kinds
 from luthier.core.contracts import Objective
 from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
-from luthier.core.recipe import Recipe
+from luthier.core.recipe import DataSpec, Recipe
 from luthier.data.mixture import balanced
 from luthier.data.parts import Part, read_parts
 from luthier.data.template import TokenizerCodec
 from luthier.data_models import OpenedModels
 from luthier.models.load import Loaded
 from luthier.models.skeleton import skeleton
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,24 @@ class Preview:
     said: list[str]
 
 
-def preview(recipe: Recipe, tokenizer: Any = None) -> Preview:
+#: A way to a recipe's rows, as :func:`luthier.data.parts.read_parts` is one.
+Read = Callable[[DataSpec, Objective, int, Say, OpenedModels], tuple[Part, Part | None]]
+
+
+def preview(recipe: Recipe, tokenizer: Any = None, read: Read = read_parts) -> Preview:
     """One run as it would begin.
 
     Args:
         recipe: a recipe without stages.
         tokenizer: of a model from scratch, where an earlier stage has made it.
+        read: the way to its rows.
 
     Raises:
         UserError: no such file, no such model, no row that can be read.
     """
     objective: Objective = kinds.build("objectives", recipe.objective)
     said: list[str] = []
-    (train, held), faults = _read(recipe, objective, said)
+    (train, held), faults = _read(recipe, objective, said, read)
     found = dressed(recipe, objective, train, tokenizer)
     return replace(found, held=held, faults=faults, said=[*said, *found.said])
 
@@ -98,13 +107,13 @@ def _aloud(line: str) -> None:
 
 
 def _read(
-    recipe: Recipe, objective: Objective, said: list[str]
+    recipe: Recipe, objective: Objective, said: list[str], read: Read
 ) -> tuple[tuple[Part, Part | None], list[Fault]]:
     """The rows; where training would refuse some of them, the others."""
     spec, seed = recipe.data, recipe.training.seed
     models = OpenedModels(recipe.training.device, aloud=_aloud)
     try:
-        return read_parts(spec, objective, seed, said.append, models), []
+        return read(spec, objective, seed, said.append, models), []
     except DataError as error:
         if spec.malformed == "skip":
             raise

@@ -20,8 +20,9 @@ from luthier.core.recipe import DataSpec, Recipe
 from luthier.core.recipe_retain import RetainSpec
 from luthier.data.mixture import Drawing
 from luthier.data.order import Pool
-from luthier.data.parts import Part, read_parts
+from luthier.data.parts import Part
 from luthier.data.prepare import Encoded, encode
+from luthier.data.sides import known_parts
 from luthier.data.store import ExampleStore
 from luthier.data.template import TokenizerCodec
 
@@ -74,7 +75,7 @@ def retained(
         raise RecipeError(mismatch, cure="name another retain.objective", code="pairing")
     data = _spec(spec, recipe.data)
     said: list[str] = []
-    first, second = read_parts(data, own, recipe.training.seed, said.append)
+    first, second = known_parts(data, own, recipe.training.seed, said.append)
     for line in said:
         say(f"retain: {line}")
     parts = [(part, encode(part, data, own, codec)) for part in (first, second) if part is not None]

@@ -92,6 +92,7 @@ def train(
     *,
     resume: str | os.PathLike[str] | None = None,
     allow_inexact: bool = False,
+    verify: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Trains, evaluates and reports what a recipe describes.
@@ -104,6 +105,8 @@ def train(
             was finished.
         allow_inexact: continue it though data or recipe are not what they were; what changed is
             said.
+        verify: read all rows though their files look as when they were read before, and say what
+            changed.
         quiet: print nothing.
 
     Returns:
@@ -113,7 +116,7 @@ def train(
         UserError: whatever of recipe, data or model is wrong.
     """
     say: Say = (lambda _line: None) if quiet else (lambda line: print(line, flush=True))
-    how = _How(say, quiet, resume is not None, allow_inexact)
+    how = _How(say, quiet, resume is not None, allow_inexact, verify)
     if resume is not None:
         folder = open_run(resume)
         recipe = recipes.load(source if source is not None else folder.recipe, overrides)
@@ -162,6 +165,7 @@ class _How:
     quiet: bool
     resumed: bool
     allow_inexact: bool
+    verify: bool
 
 
 def _train_one(recipe: Recipe, folder: RunDir, how: _How, stop: Stop) -> Run:
@@ -186,7 +190,7 @@ def _train_one(recipe: Recipe, folder: RunDir, how: _How, stop: Stop) -> Run:
 def _trained_and_judged(recipe: Recipe, folder: RunDir, how: _How, stop: Stop) -> str | None:
     """The whole way; where a signal ended it, at which point."""
     choices = environment.prepare(recipe.training)
-    parts = assemble(recipe, how.say)
+    parts = assemble(recipe, how.say, verify=how.verify)
     cure = f"make room, then: luthier train --resume {folder.path}"
     with disk.room_for(f"run '{folder.path}'", folder.path, cure):
         outcome = fit(

@@ -24,11 +24,12 @@ from luthier.core.errors import RecipeError
 from luthier.core.lock import refuse_held
 from luthier.core.recipe import ModelSpec, Recipe
 from luthier.core.rundir import RunDir, write_stage_list, write_text
+from luthier.data.parts import read_parts
 from luthier.data.sources import read
 from luthier.engine.backend import Backend
 from luthier.engine.recover import clear
 from luthier.evaluation.stages import write_stages
-from luthier.preview import Preview, preview
+from luthier.preview import Preview, Read, preview
 
 Say = Callable[[str], None]
 #: Trains one recipe into its folder, continuing from the newest checkpoint where told; false where
@@ -120,14 +121,14 @@ def begun_tokenizer(recipe: Recipe, stage: int = 1) -> Any:
     return preview(begun.recipe).loaded.tokenizer
 
 
-def previews(recipe: Recipe) -> Iterator[Preview]:
+def previews(recipe: Recipe, read: Read = read_parts) -> Iterator[Preview]:
     """Every run of a recipe as it would begin, in order; see :func:`luthier.preview.preview`.
 
     A stage that continues one before has its model's shape and, from scratch, its tokenizer: the
     model itself does not exist yet.
     """
     if not recipe.stages:
-        yield preview(recipe)
+        yield preview(recipe, read=read)
         return
     before: Preview | None = None
     for stage in plan(recipe, RunDir(Path(recipe.output or "runs"))):
@@ -135,7 +136,7 @@ def previews(recipe: Recipe) -> Iterator[Preview]:
         if stage.chained and before is not None:
             own = own.model_copy(update={"model": before.recipe.model})
             tokenizer = before.loaded.tokenizer if own.model.architecture else None
-        before = preview(own, tokenizer)
+        before = preview(own, tokenizer, read)
         yield before
 
 

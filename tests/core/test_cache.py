@@ -159,6 +159,6 @@ def test_the_tokenizer_of_a_model_from_scratch_is_made_whole(
 
     values = recipes.load(tiny_recipe(tmp_path, data={"train": sums()}))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr(assemble, "train_tokenizer", lambda *_: Torn())
+        patch.setattr(assemble, "train_tokenizer", lambda *_, **__: Torn())
         assemble.assemble(values, lambda line: None)
     assert assemble.assemble(values, lambda line: None).train[1].examples.tokens

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from luthier.core.errors import DataError
 from luthier.core.records import Example, Origin, Segment
-from luthier.data.batching import check_budget, collate, empty_like, micro_batches, move
+from luthier.data.batching import (
+    check_budget,
+    collate,
+    empty_like,
+    micro_batches,
+    move,
+    padded_batches,
+)
 
 sizes = st.lists(st.integers(1, 50), max_size=40)
 
@@ -47,6 +54,22 @@ def test_ranks_share_a_step_evenly() -> None:
     assert micro_batches([10], 1000, ranks=2) == [[0], []]
 
 
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    st.integers(60, 300),
+    st.integers(1, 3),
+)
+def test_rows_that_will_be_padded_stay_within_the_budget(
+    lengths: list[int], budget: int, ranks: int
+) -> None:
+    made = padded_batches(lengths, budget, ranks)
+    assert sorted(index for each in made for index in each) == list(range(len(lengths)))
+    assert all(len(each) * max(lengths[i] for i in each) <= budget for each in made if each)
+    in_order = [lengths[i] for each in made for i in each]
+    assert in_order == sorted(lengths), "neighbours in length together"
+    assert len(made) % ranks == 0
+
+
 def test_micro_batches_refuse_what_check_budget_should_have() -> None:
     with pytest.raises(AssertionError, match="larger than the token budget"):
         micro_batches([3, 11], 10)
@@ -54,9 +77,9 @@ def test_micro_batches_refuse_what_check_budget_should_have() -> None:
 
 def test_an_example_larger_than_the_budget_is_named_with_its_line_and_size() -> None:
     origins = [Origin("a.jsonl", 4), Origin("a.jsonl", 9)]
-    check_budget([10, 10], 10, origins)
+    check_budget(np.array([10, 10]), 10, origins.__getitem__)
     with pytest.raises(DataError, match=r"1 examples.*a\.jsonl:9 \(1,200\)"):
-        check_budget([10, 1200], 1000, origins)
+        check_budget(np.array([10, 1200]), 1000, origins.__getitem__)
 
 
 def mixed() -> list[Example]:

@@ -18,6 +18,7 @@ from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Origin, Segment
 from luthier.data import prepare
+from luthier.data.length import POLICIES
 from luthier.data.parts import Part, read_parts
 from luthier.data.prepare import Encoded, encode, fitting
 from luthier.objectives import sft
@@ -252,7 +253,7 @@ def test_a_share_is_held_out_and_a_source_of_its_own_is_taken_whole(tmp_path: Pa
 def test_every_objective_says_what_becomes_of_overlong_examples(kind: str) -> None:
     settings = kinds.config("objectives", builders.settings("objectives", kind))
     learner = kinds.build("objectives", settings)
-    assert learner.overlong in ("window", "refuse")
+    assert learner.overlong in POLICIES
 
 
 def test_the_cache_is_versioned() -> None:

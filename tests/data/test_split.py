@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.core.errors import DataError
-from luthier.core.records import Conversation, Labelled, Origin, Prompt, Record, Text, Turn
+from luthier.core.records import (
+    Conversation,
+    Labelled,
+    Origin,
+    Prompt,
+    Record,
+    SourceTarget,
+    Text,
+    Turn,
+)
 from luthier.data.split import split
 
 
@@ -131,6 +140,15 @@ def test_labelled_texts_never_stand_on_both_sides(
     shuffled = list(rows)
     random.Random(seed).shuffle(shuffled)
     assert held_out(shuffled, share, seed) == {contents[i][0] for i in validation}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz")), min_size=12))
+def test_a_source_never_stands_on_both_sides(rows: list[tuple[str, str]]) -> None:
+    """Whatever its targets: a model that saw one translation knows the sentence."""
+    made: list[Record] = [SourceTarget(Origin("a", i), *row) for i, row in enumerate(rows)]
+    if len({source for source, _ in rows}) > 1:
+        train, held = split(made, 0.3, seed=1)
+        assert not {rows[i][0] for i in train} & {rows[i][0] for i in held}
 
 
 def test_a_source_more_moves_no_row_of_the_others() -> None:

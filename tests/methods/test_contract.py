@@ -8,6 +8,7 @@ from typing import Any
 
 import builders
 import classifiers
+import pairs
 import pytest
 import torch
 from builders import document, gap, tree
@@ -23,8 +24,8 @@ from luthier.core.records import Batch
 from luthier.data.batching import collate
 from luthier.engine.optim import make_optimizer
 from luthier.methods._snapshot import head_names
+from luthier.models.encoder_decoder import EncoderDecoderModel, language_model
 from luthier.models.heads import ClassifierModel
-from luthier.models.language_model import CausalModel
 from luthier.models.run_models import RunModels
 from luthier.ops.quantized import quantize
 
@@ -32,7 +33,8 @@ KINDS = kinds.names("methods")
 #: Methods for language models alone.
 GENERATIVE = {"prompt_tuning"}
 #: Settings worth the whole contract beside each method's defaults; behind the @ a model that
-#: classifies: with its architecture's own head, or with a linear one on pooled states.
+#: classifies (with its architecture's own head, or with a linear one on pooled states), or an
+#: encoder-decoder.
 VARIANTS: dict[str, dict[str, Any]] = {
     **{kind: {"kind": kind} for kind in KINDS if kind != "head"},
     **{
@@ -41,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for world in ("own", "pooled")
         if kind not in GENERATIVE
     },
+    **{f"{kind}@pairs": {"kind": kind} for kind in KINDS if kind not in {*GENERATIVE, "head"}},
     "lora-dora@own": {"kind": "lora", "dora": True, "rank": 4},
     "lora-rslora": {"kind": "lora", "rslora": True, "rank": 4},
     "lora-dora": {"kind": "lora", "dora": True, "rank": 4},
@@ -67,7 +70,11 @@ def build(variant: str) -> Method:
     return method
 
 
-def batch() -> Batch:
+def batch(model: Any = None) -> Batch:
+    if isinstance(model, EncoderDecoderModel):
+        objective = kinds.build("objectives", kinds.config("objectives", "seq2seq"))
+        codec = pairs.codec()
+        return collate([objective.encode(each, codec) for each in pairs.records(3)])
     return collate([document(9, 1), tree(seed=2), document(14, 3)])
 
 
@@ -75,9 +82,9 @@ def logits(module: nn.Module) -> torch.Tensor:
     if head_names(module):
         with torch.no_grad():
             return class_scores(module)
-    lm = CausalModel(module)
+    lm = language_model(module)
     with torch.no_grad():
-        return lm.logits(lm.hidden(batch()))
+        return lm.logits(lm.hidden(batch(lm)))
 
 
 def class_scores(module: nn.Module) -> torch.Tensor:
@@ -96,8 +103,8 @@ def train(module: nn.Module, method: Method, steps: int = 3) -> None:
         if head_names(module):
             loss = nn.functional.cross_entropy(class_scores(module), torch.tensor([2, 0, 1]))
         else:
-            lm = CausalModel(module)
-            loss = lm.nll(batch(), lm.hidden(batch()))
+            lm = language_model(module)
+            loss = lm.nll(batch(lm), lm.hidden(batch(lm)))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
@@ -110,6 +117,8 @@ def base(variant: str = "full", architecture: str = "llama") -> Any:
             return classifiers.own("bert" if architecture == "llama" else architecture)
         case "pooled":
             return classifiers.pooled("distilbert", "mean")
+        case "pairs":
+            return pairs.model("t5" if architecture == "llama" else "bart")
         case "wide":  # rows of whole blocks of four bits
             sizes = {**WIDE, **({"head_dim": 16} if architecture == "llama" else {})}
             return builders.tiny(architecture, **sizes)
@@ -187,15 +196,17 @@ def test_the_runs_reference_has_neither_dropout_nor_gradient(variant: str) -> No
     method: Method = kinds.build("methods", kinds.config("methods", settings))
     if variant.partition("@")[2] in ("own", "pooled"):
         module = method.prepare(classifiers.own("bert", hidden_dropout_prob=0.3))
+    elif variant.endswith("@pairs"):
+        module = method.prepare(pairs.model("t5", dropout_rate=0.3))
     else:
         sizes = WIDE if variant.endswith("@wide") else {}
         module = method.prepare(builders.tiny("gpt2", resid_pdrop=0.3, **sizes))
     method.keep_start(module)
-    policy: Any = ClassifierModel(module) if head_names(module) else CausalModel(module)
+    policy: Any = ClassifierModel(module) if head_names(module) else language_model(module)
     models = RunModels(policy, method)
     module.train()
     with models.reference() as reference:
-        one, two = (reference.hidden(batch()) for _ in range(2))
+        one, two = (reference.hidden(batch(policy)) for _ in range(2))
     assert torch.equal(one, two)
     assert not one.requires_grad
     assert module.training

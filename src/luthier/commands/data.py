@@ -32,6 +32,10 @@ def check(
         typer.Option(metavar="RECIPE", help="Check rows as this recipe would use them."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for tools.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes to share the work; all cores unless set."),
+    ] = None,
 ) -> None:
     """Find what is wrong with data: files, folders or hub ids.
 
@@ -50,7 +54,7 @@ def check(
             "nothing to check", cure="name a file: luthier data check train.jsonl", code="usage"
         )
     with screen.passing(quiet=as_json) as progress:
-        reports = _reports(sources or [], recipe, progress)
+        reports = _reports(sources or [], recipe, workers, progress)
     if as_json:
         _print_json(reports)
     else:
@@ -76,20 +80,25 @@ def codes() -> None:
         screen.pairs(made, [(c.name, c.title) for c in known() if c.severity == severity])
 
 
-def _reports(sources: list[str], recipe: str | None, progress: Progress) -> list[Report]:
+def _reports(
+    sources: list[str], recipe: str | None, workers: int | None, progress: Progress
+) -> list[Report]:
     if recipe is None:
+        from luthier.core.workers import processes
         from luthier.data.check import Ask, sides
         from luthier.data.check import check as look
 
         found, known = sides(sources)
-        return [look(Ask(found, known), progress)]
+        ask = Ask(found, known, workers=workers or processes("auto"))
+        return [look(ask, progress)]
     from luthier.checking import check_recipe
     from luthier.core import recipe as recipes
     from luthier.quiet import hushed
     from luthier.ready import find_recipe
 
     with hushed():
-        return check_recipe(recipes.load(find_recipe(recipe)), sources, progress)
+        chosen = [] if workers is None else [f"data.workers={workers}"]
+        return check_recipe(recipes.load(find_recipe(recipe), chosen), sources, progress)
 
 
 def _print_json(reports: Sequence[Report]) -> None:

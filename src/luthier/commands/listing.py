@@ -14,6 +14,7 @@ _FOLDERS = {
     "formats": "data/formats",
     "cleaners": "data/cleaners",
     "augmenters": "data/augmenters",
+    "combinations": "combine",
 }
 _ALL = (*_FOLDERS, "recipes")
 

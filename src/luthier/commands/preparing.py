@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.commands.training import Overrides, RecipeName, needed
+from luthier.commands.training import Overrides, RecipeName, Verify, needed
 
 
 def prepare(
@@ -17,6 +17,7 @@ def prepare(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write the rows of each side as well."),
     ] = None,
+    verify: Verify = False,
 ) -> None:
     """Clean, split and tokenise data without training.
 
@@ -32,7 +33,7 @@ def prepare(
 
     made = screen.console()
     with hushed():
-        found = ready(recipes.load(path, words), output)
+        found = ready(recipes.load(path, words), output, verify=verify)
     for number, one in enumerate(found, start=1):
         if len(found) > 1:
             screen.heading(made, f"Stage {number} of {len(found)}")

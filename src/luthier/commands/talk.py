@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,13 @@ TopP = Annotated[
     float | None,
     typer.Option("--top-p", min=0.0, max=1.0, metavar="P", help="Smallest set so probable."),
 ]
+Beams = Annotated[int, typer.Option(min=1, metavar="N", help="Above 1: beam search.")]
+Penalty = Annotated[
+    float | None,
+    typer.Option(
+        "--length-penalty", metavar="P", help="Of beams; above 0 for longer.", show_default="1"
+    ),
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of the draws.", show_default="0")]
 
 
@@ -41,6 +49,8 @@ def generate(
     temperature: Temperature = 0.0,
     top_p: TopP = None,
     seed: Seed = None,
+    num_beams: Beams = 1,
+    length_penalty: Penalty = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text; no chat template.")
     ] = False,
@@ -61,6 +71,7 @@ def generate(
         raise RecipeError("--system means nothing with --raw", cure="leave one of them out")
     prompts = [prompt] if prompt is not None else _lines()
     sampling = _sampling(max_new_tokens, temperature, top_p, seed)
+    sampling = _searching(sampling, num_beams, length_penalty)
 
     from luthier.commands.labelling import labelled
     from luthier.commands.screen import notice
@@ -70,7 +81,7 @@ def generate(
 
     with hushed():
         if (head := known_head(ModelSpec(name=model))) is not None:
-            if system is not None or raw or temperature or top_p is not None:
+            if system is not None or raw or temperature or top_p is not None or num_beams > 1:
                 notice("a classifier draws nothing: settings of sampling are without effect")
             labelled(head.kind, model, prompts, second)
             return
@@ -143,7 +154,7 @@ def _answered(
         if not (raw or chat.has_template or system is not None):
             screen.notice("the model has no chat template: it continues the text, as with --raw")
             raw = True
-        if len(prompts) == 1 and sys.stdout.isatty():
+        if len(prompts) == 1 and sys.stdout.isatty() and sampling.num_beams == 1:
             _spoken(_streamed(chat, prompts[0], system, sampling, raw))
         else:
             texts = (
@@ -260,3 +271,17 @@ def _sampling(
         top_p=1.0 if top_p is None else top_p,
         seed=seed or 0,
     )
+
+
+def _searching(sampling: Sampling, beams: int, penalty: float | None) -> Sampling:
+    """The same by beam search, where that is asked for."""
+    from luthier.core.errors import RecipeError
+
+    if beams == 1 and penalty is not None:
+        raise RecipeError("--length-penalty means nothing without --num-beams")
+    if beams > 1 and sampling.temperature:
+        raise RecipeError(
+            "--num-beams searches for the likeliest answer, and --temperature draws one",
+            cure="leave one of them out",
+        )
+    return replace(sampling, num_beams=beams, length_penalty=1.0 if penalty is None else penalty)

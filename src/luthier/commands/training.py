@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from luthier.run import Run
 
 #: What a stopped run exits with, EX_TEMPFAIL of sysexits.h: it can be continued.
 STOPPED = 75
@@ -15,6 +18,9 @@ RecipeName = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", hidden=True, show_default=False)
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read all rows, though their files look unchanged.")
 ]
 
 
@@ -59,6 +65,7 @@ def train(
         bool,
         typer.Option("--allow-inexact", help="Continue it though data or recipe have changed."),
     ] = False,
+    verify: Verify = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train what a recipe describes, and measure before and after.
@@ -78,18 +85,29 @@ def train(
     from luthier.quiet import hushed
 
     with hushed():
-        run = luthier.train(path, words, resume=resume, allow_inexact=allow_inexact, quiet=quiet)
+        run = luthier.train(
+            path, words, resume=resume, allow_inexact=allow_inexact, verify=verify, quiet=quiet
+        )
     if not run.finished:
         raise typer.Exit(STOPPED)
     if not quiet:
         made = screen.console()
         made.print()
-        rows = [("talk to it", f"luthier chat {run.path}")]
-        if run.evaluation.get("classes") is not None:
-            rows = [("ask it", f'luthier generate {run.path} --prompt "a text"')]
-        if run.folder.report.is_file():
-            rows.insert(0, ("report", str(run.folder.report)))
-        screen.pairs(made, rows)
+        rows = [("report", str(run.folder.report))] if run.folder.report.is_file() else []
+        screen.pairs(made, [*rows, *_uses(run)])
+
+
+def _uses(run: Run) -> list[tuple[str, str]]:
+    """How to ask what was trained, by the kind of its head."""
+    from luthier.models.load import read_note
+
+    last = run.folder.stages[-1] if run.folder.stages else run.folder
+    head = read_note(last.model).get("head")
+    if head is None:
+        return [("talk to it", f"luthier chat {run.path}")]
+    if head["kind"] == "masked_lm":
+        return [("tune it", f"luthier train RECIPE model={run.path}")]
+    return [("ask it", f'luthier generate {run.path} --prompt "a text"')]
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,21 @@ class Piece:
     tokens: tuple[int, ...]
     turn: int | None
     answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """A source and its target as an encoder-decoder takes them.
+
+    Attributes:
+        read: what the encoder reads.
+        fed: what the decoder is fed, the target shifted right behind its start token.
+        written: what it must write at each of these places, its end token last.
+    """
+
+    read: tuple[int, ...]
+    fed: tuple[int, ...]
+    written: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +116,15 @@ class Codec(Protocol):
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Tokens to text; special tokens are left out unless asked for."""
+        ...
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A codec of a model that reads with an encoder and writes with a decoder."""
+
+    def streams(self, source: str, target: str) -> Streams:
+        """A source and its target, each for its side."""
         ...
 
 

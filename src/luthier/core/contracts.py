@@ -154,8 +154,8 @@ class Objective(Protocol):
     records: ClassVar[tuple[type[Record], ...]]
     metrics: ClassVar[tuple[str, ...]]
     #: What becomes of an example longer than the context unless the recipe says otherwise:
-    #: ``window`` (consecutive windows, nothing lost) or ``refuse``; of several tasks ``task``, as
-    #: each says.
+    #: ``window`` (consecutive windows, nothing lost), ``refuse``, or a cut that is counted; of
+    #: several tasks ``task``, as each says.
     overlong: ClassVar[str]
     #: Whether the loss asks for ``models.reference()``, which is then kept at step 0.
     needs_reference: ClassVar[bool]

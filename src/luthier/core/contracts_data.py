@@ -76,6 +76,19 @@ class Cleaner(Protocol):
         ...
 
 
+@runtime_checkable
+class Sourced(Protocol):
+    """An objective whose examples are a source and its target, in that order, and nothing else.
+
+    A cut then shortens the source's text, never what a template writes around it.
+    """
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Longest source and longest target in tokens, beside the bound of the context."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Augmented:
     """Records that an augmenter made.

@@ -190,6 +190,9 @@ class DataSpec(Settings):
     """A row that cannot be read: an error with its line, or skipped and counted."""
     limit: int | None = Field(default=None, ge=1)
     """Take at most so many rows of each source, for a try."""
+    workers: Count | Literal["auto"] = "auto"
+    """Processes that check rows and put them into tokens, once there are many; ``auto`` takes as
+    many as pay off. What they make is the same however many there are."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds to wait for a source that gives nothing (a pipe, a disk of the network, a hub's
     stream) before it is named in an error."""
@@ -352,10 +355,20 @@ class EvaluationSpec(Settings):
     """Rows answered for the metrics that compare answers."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest generated answer."""
+    num_beams: int = Field(default=1, ge=1)
+    """Beams of the search for an answer; 1 takes the most likely token each time."""
+    length_penalty: float = 1.0
+    """Of beam search: above 0 favours longer answers, below 0 shorter ones."""
     resamples: int = Field(default=10_000, ge=100)
     """Of the bootstrap behind intervals and p-values."""
     before: bool = True
     """Measure the model before tuning as well."""
+
+    @model_validator(mode="after")
+    def _beams(self) -> EvaluationSpec:
+        if self.num_beams == 1 and self.length_penalty != 1.0:
+            raise ValueError("'length_penalty' has no effect without beams: set num_beams")
+        return self
 
     @field_validator("metrics", mode="before")
     @classmethod

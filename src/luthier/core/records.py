@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -96,8 +97,7 @@ class Node:
     Attributes:
         turn: what was said.
         parent: index of the node that it answers, which stands before it; ``None`` for a root.
-        rank: its place among the answers to its parent, the best one lowest; ``None`` where no
-            one ranked it.
+        rank: its place among its parent's answers, the best lowest; ``None`` where none is known.
     """
 
     turn: Turn
@@ -307,8 +307,7 @@ class Batch:
         attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
         token_types: shaped as ``tokens`` where the model has them.
         size: real tokens, ``N``.
-        source: what an encoder-decoder's encoder reads, as a batch of its own without targets;
-            ``tokens`` and all else here are then the decoder's.
+        source: what an encoder-decoder's encoder reads, without targets; the rest is the decoder's.
         step: figures of the whole step by name, where the objective has step statistics.
     """
 
@@ -387,8 +386,9 @@ def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin)
         An example whose ``lm`` table has a row for every learned token but the very first one,
         which nothing precedes.
     """
-    tokens = np.array([token for run, _ in pieces for token in run], dtype=np.int64)
-    learned = np.array([flag for run, flag in pieces for _ in run], dtype=bool)
+    tokens = np.array([*chain.from_iterable(run for run, _ in pieces)], dtype=np.int64)
+    flags = np.array([flag for _, flag in pieces], dtype=bool)
+    learned = np.repeat(flags, np.array([len(run) for run, _ in pieces], dtype=np.int64))
     places = np.flatnonzero(learned)
     places = places[places > 0]
     table: dict[str, npt.NDArray[Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.core.errors import DataError
-from luthier.core.records import REFERENCES, Batch, Example, Segment, SegmentTable
+from luthier.core.records import REFERENCES, Batch, Example, Ints, Segment, SegmentTable
 
 Layout = Literal["packed", "padded"]
 
@@ -48,15 +48,35 @@ def micro_batches(sizes: Sequence[int], budget: int, ranks: int = 1) -> list[lis
         count += 1
 
 
-def check_budget(sizes: Sequence[int], budget: int, origins: Sequence[object]) -> None:
+def padded_batches(sizes: Sequence[int], budget: int, ranks: int = 1) -> list[list[int]]:
+    """The same for rows that will be padded: neighbours in length together.
+
+    A micro-batch's longest example times their number stays within the budget.
+    """
+    assert all(size <= budget for size in sizes), "an example larger than the token budget"
+    bins: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
+        if bins and (len(bins[-1]) + 1) * sizes[index] <= budget:
+            bins[-1].append(index)
+        else:
+            bins.append([index])
+    return bins + [[] for _ in range(-len(bins) % ranks)]
+
+
+def check_budget(sizes: Ints, budget: int, origin: Callable[[int], object]) -> None:
     """Refuses examples that no micro-batch can hold.
+
+    Args:
+        sizes: tokens of each example.
+        budget: bound on the tokens of a micro-batch.
+        origin: where an example stood; asked of those that are named.
 
     Raises:
         DataError: names each with its line and size.
     """
-    large = [i for i, size in enumerate(sizes) if size > budget]
+    large = np.flatnonzero(sizes > budget).tolist()
     if large:
-        named = ", ".join(f"{origins[i]} ({sizes[i]:,})" for i in large[:5])
+        named = ", ".join(f"{origin(i)} ({sizes[i]:,})" for i in large[:5])
         raise DataError(
             f"{len(large)} examples have more tokens than training.token_budget ({budget:,}): "
             f"{named}",

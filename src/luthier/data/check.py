@@ -80,6 +80,7 @@ class Ask:
     tokens: Callable[[Sequence[Record]], Tokens] | None = None
     timeout: float = 300.0
     by_row: bool = False
+    workers: int = 1
     readings: Sequence[Reading] = ()
 
     def reading(self, number: int) -> Reading:
@@ -201,7 +202,7 @@ class _Pass:
             ask.classes,
             ask.tokens,
         )
-        self._checks = Checks(self._known, self.findings)
+        self._checks = Checks(self._known, self.findings, ask.workers)
         self._groups: dict[Origin, Any] = {}
         self._how = Reading(None)
         self._entry_of: dict[str, int] = {}
@@ -209,14 +210,15 @@ class _Pass:
 
     def run(self) -> _Pass:
         """Everything, in order."""
-        for number, (name, value) in enumerate(self._ask.sides):
-            how = self._how = self._ask.reading(number)
-            for source in stream(value, limit=how.limit, watch=self._watch, memory=how.memory):
-                self._entry_of[source.name] = number
-                self._source(SourceSeen(source.name, name), source.items)
-        if self._ask.tokens is not None:
-            self._as_trained()
-        self._checks.close(self._progress)
+        with self._checks:
+            for number, (name, value) in enumerate(self._ask.sides):
+                how = self._how = self._ask.reading(number)
+                for source in stream(value, limit=how.limit, watch=self._watch, memory=how.memory):
+                    self._entry_of[source.name] = number
+                    self._source(SourceSeen(source.name, name), source.items)
+            if self._ask.tokens is not None:
+                self._as_trained()
+            self._checks.close(self._progress)
         return self
 
     def _source(self, seen: SourceSeen, items: Iterator[Row | Fault]) -> None:
@@ -234,7 +236,7 @@ class _Pass:
         rows = self._rows(chain(waiting, items), seen)
         for row in rows if fmt is None else gathered(fmt, rows):
             if isinstance(row, Fault):
-                self.findings.add(reading.finding(row))
+                self._checks.add(reading.finding(row))
             else:
                 self._row(row, fmt, seen)
 
@@ -246,7 +248,7 @@ class _Pass:
             fmt, seen.format = recognise(first, how.format, self._ask.accept, how.columns)
         except DataError as error:
             # What follows the first names single rows, which reading them will name again.
-            self.findings.add(reading.finding(error.faults[0]))
+            self._checks.add(reading.finding(error.faults[0]))
             return None
         return fmt
 
@@ -256,7 +258,7 @@ class _Pass:
             if isinstance(item, Fault):
                 whole = item.place == seen.name
                 seen.faulty += 0 if whole else 1
-                self.findings.add(reading.finding(item))
+                self._checks.add(reading.finding(item))
                 continue
             seen.rows += 1
             if self._ask.group:
@@ -280,10 +282,10 @@ class _Pass:
         except DataError as error:
             if (words := _otherwise(row, fmt)) is not None:
                 message = f"the row is {words}, those before it are not"
-                self.findings.add(shapes.SHAPES.at(row.origin, message))
+                self._checks.add(shapes.SHAPES.at(row.origin, message))
             else:
                 for fault in error.faults:
-                    self.findings.add(reading.finding(fault))
+                    self._checks.add(reading.finding(fault))
             return None
 
     def _as_trained(self) -> None:
@@ -307,7 +309,7 @@ class _Pass:
                 cleaned, _ = clean(records, self._ask.clean)
             except DataError as error:
                 for fault in error.faults:
-                    self.findings.add(reading.SPLIT.at(places.file_of(side), fault.message))
+                    self._checks.add(reading.SPLIT.at(places.file_of(side), fault.message))
                 cleaned = ()
             kept += [(numbers[record.origin], record) for record in cleaned]
         self._known.records[:] = sorted(kept, key=lambda pair: pair[0])
@@ -323,7 +325,7 @@ class _Pass:
         except DataError as error:
             for fault in error.faults:
                 place = fault.place or known.places.sources[0]
-                self.findings.add(reading.SPLIT.at(place, fault.message, fault.cure))
+                self._checks.add(reading.SPLIT.at(place, fault.message, fault.cure))
             return
         index = known.places.index("validation")
         for each in held:

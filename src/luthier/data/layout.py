@@ -89,7 +89,8 @@ class Layouts:
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            span = self._span(messages[: index + 1], text)
+            whole = index + 1 == len(messages) and not generation
+            span = self._span(messages[: index + 1], text, text if whole else None)
             if span is None:
                 return self._marked(messages, generation=generation)
             spans.append(span)
@@ -103,7 +104,7 @@ class Layouts:
             UserError: the conversation does not begin with its own prompt.
         """
         text = self.renderer.text(messages, generation=False)
-        span = self._span(messages, text)
+        span = self._span(messages, text, text)
         if span is not None:
             return Layout(text, (span,))
         layout = self._marked(messages, generation=False)
@@ -145,9 +146,12 @@ class Layouts:
         except TemplateRefusedError:
             return None
 
-    def _span(self, messages: Sequence[Message], text: str) -> Span | None:
+    def _span(
+        self, messages: Sequence[Message], text: str, after: str | None = None
+    ) -> Span | None:
+        """The last message's answer in ``text``; ``after`` is the messages' own where known."""
         before = self._prompt(messages[:-1])
-        after = self.renderer.text(messages, generation=False)
+        after = self.renderer.text(messages, generation=False) if after is None else after
         if not (text.startswith(after) and after.startswith(before)):
             return None
         if messages[-1].calls:

@@ -95,7 +95,7 @@ def fit(
     if example.depth() <= limit:
         return [example], Cut()
     if policy == "drop":
-        return _dropped(example)
+        return dropped(example)
     if policy == "window" and _dividable(example):
         pieces = _consecutive(example, limit)
         if cuts is not None:
@@ -105,14 +105,14 @@ def fit(
         raise _refusal(example, limit)
     keep = _choice(example, limit, policy, bos, frame if _pooled(example) or cuts else None)
     if keep is None:
-        return _dropped(example)
+        return dropped(example)
     whole = all(keep[start:stop].any() for start, stop in _bounds(example))
     if not whole and not independent:
-        return _dropped(example)
-    shorter = _kept(example, keep, at_home=cuts is not None)
-    lost = _rows(example) - _rows(shorter)
-    if _rows(example) and not _rows(shorter):
-        return _dropped(example)
+        return dropped(example)
+    shorter = kept_tokens(example, keep, at_home=cuts is not None)
+    lost = target_rows(example) - target_rows(shorter)
+    if target_rows(example) and not target_rows(shorter):
+        return dropped(example)
     return [shorter], Cut(examples=1, tokens=example.size - shorter.size, targets=lost)
 
 
@@ -134,8 +134,9 @@ def _refusal(example: Example, limit: int) -> DataError:
     )
 
 
-def _dropped(example: Example) -> tuple[list[Example], Cut]:
-    return [], Cut(tokens=example.size, targets=_rows(example), dropped=1)
+def dropped(example: Example) -> tuple[list[Example], Cut]:
+    """Nothing of it, and what that costs."""
+    return [], Cut(tokens=example.size, targets=target_rows(example), dropped=1)
 
 
 def _dividable(example: Example) -> bool:
@@ -148,9 +149,9 @@ def _dividable(example: Example) -> bool:
 def _windows(example: Example, pieces: Sequence[Example]) -> tuple[list[Example], Cut]:
     """Those with something to learn, and what the others had."""
     if not pieces:
-        return _dropped(example)
-    idle = [piece for piece in pieces if _rows(example) and not _rows(piece)]
-    kept = [piece for piece in pieces if not _rows(example) or _rows(piece)]
+        return dropped(example)
+    idle = [piece for piece in pieces if target_rows(example) and not target_rows(piece)]
+    kept = [piece for piece in pieces if not target_rows(example) or target_rows(piece)]
     tokens = sum(piece.size for piece in idle)
     return kept, Cut(examples=1, windows=len(kept), tokens=tokens)
 
@@ -219,7 +220,7 @@ def _right(example: Example, limit: int) -> Mask:
     return keep
 
 
-def _kept(example: Example, keep: Mask, *, at_home: bool) -> Example:
+def kept_tokens(example: Example, keep: Mask, *, at_home: bool) -> Example:
     """The example with the chosen tokens only; segments left empty are taken out.
 
     ``at_home`` says that targets speak of the tokens at which they stand.
@@ -319,7 +320,8 @@ def _length(table: Mapping[str, npt.NDArray[Any]]) -> int:
     return len(next(iter(table.values()))) if table else 0
 
 
-def _rows(example: Example) -> int:
+def target_rows(example: Example) -> int:
+    """Rows of all of its tables."""
     return sum(_length(table) for table in example.targets.values())
 
 

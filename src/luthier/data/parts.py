@@ -32,7 +32,7 @@ class Part:
     """Records of one side of the split.
 
     Attributes:
-        records: in the order of the sources.
+        records: in the order of the sources; perhaps not read yet (:mod:`luthier.data.sides`).
         fingerprint: of their content and of how they were understood.
         skipped: rows left out because the recipe says so.
         formats: how each source was understood.
@@ -43,7 +43,7 @@ class Part:
         augmented: what each step of ``data.augment`` made, and what it did not.
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     fingerprint: str
     skipped: int
     formats: tuple[str, ...]
@@ -59,7 +59,12 @@ class Part:
         if not self.augmented:
             return self
         records = tuple(record for record in self.records if not mark(record.origin))
-        return replace(self, records=records, fingerprint=cache.key(self.fingerprint, "real"))
+        return replace(self, records=records, fingerprint=self.real_fingerprint, augmented={})
+
+    @property
+    def real_fingerprint(self) -> str:
+        """That of :attr:`real`."""
+        return cache.key(self.fingerprint, "real") if self.augmented else self.fingerprint
 
     @property
     def entries(self) -> list[int] | None:

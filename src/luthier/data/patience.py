@@ -17,6 +17,10 @@ T = TypeVar("T")
 _LOOK = 0.25
 
 
+class GivenUpError(Exception):
+    """Raised in a thread whose result nobody waits for, as after Ctrl-C."""
+
+
 class Watch:
     """Since when a source has been asked for something without giving it.
 
@@ -25,11 +29,13 @@ class Watch:
 
     Attributes:
         taken: bytes that files have given so far, packed as they are.
+        over: whether nobody waits for the work any more.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
         self.taken = 0
+        self.over = False
 
     @property
     def waited(self) -> float:
@@ -39,6 +45,8 @@ class Watch:
 
     def asked(self, question: Callable[[], T]) -> T:
         """The answer, its time taken."""
+        if self.over:
+            raise GivenUpError
         self._since = time.monotonic()
         try:
             return question()
@@ -109,15 +117,18 @@ def within(seconds: float, name: str, work: Callable[[Watch], T]) -> T:
 
     # A daemon: one that hangs in the system cannot be ended, and must not keep the process.
     threading.Thread(target=run, name=f"luthier-read {name}", daemon=True).start()
-    while not finished.wait(min(_LOOK, seconds / 2)):
-        if watch.waited > seconds:
-            raise DataError(
-                f"gave nothing for {seconds:,.0f} seconds",
-                name,
-                "does anybody write to it, is its disk or its server there? data.timeout says how "
-                "long to wait",
-                code="stalled",
-            )
+    try:
+        while not finished.wait(min(_LOOK, seconds / 2)):
+            if watch.waited > seconds:
+                raise DataError(
+                    f"gave nothing for {seconds:,.0f} seconds",
+                    name,
+                    "does anybody write to it, is its disk or its server there? data.timeout says "
+                    "how long to wait",
+                    code="stalled",
+                )
+    finally:
+        watch.over = True
     if failed:
         raise failed[0]
     return made[0]

@@ -27,6 +27,11 @@ _SECRET = re.compile(
     r"|(?i:password|passwd|api[_-]?key|secret|token)[\"']?\s*[=:]\s*[\"']?"
     r"(?=[\w/+-]*\d)(?=[\w/+-]*[A-Za-z])[\w/+-]{16,}"
 )
+#: One of these is in every such key, in small letters: told in a twentieth of the time.
+_HINTS = (
+    *("akia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "sk-", "xox", "aiza", "hf_"),
+    *("glpat-", "-----begin", "eyj", "password", "passwd", "api", "secret", "token"),
+)
 _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
@@ -53,6 +58,10 @@ def phones(text: str) -> Iterator[re.Match[str]]:
 
 def secrets(text: str) -> Iterator[re.Match[str]]:
     """Keys by the forms that services give them."""
+    if text.isascii():  # beyond, two letters may count as one whatever their case
+        small = text.lower()
+        if not any(hint in small for hint in _HINTS):
+            return iter(())
     return _SECRET.finditer(text)
 
 

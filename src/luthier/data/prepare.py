@@ -6,26 +6,29 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from luthier.core import cache
-from luthier.core.codec import Codec
 from luthier.core.contracts import Objective, Uncoupled
+from luthier.core.contracts_data import Sourced
 from luthier.core.contracts_tasks import BY_TASK, Tasked, named
 from luthier.core.contracts_text import Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
+from luthier.core.workers import processes, shared
 from luthier.data.length import Cut, fit
+from luthier.data.length_pairs import fit_pair, source_frame
 from luthier.data.parts import Part
 from luthier.data.store import ExampleStore
 
 #: Raised whenever the meaning of cached tokens changes.
 _CACHE_VERSION = 3
 _SHOWN = 10
+#: Records that are put into tokens in one piece.
+_PIECE = 256
 #: Beside a cached store: its counts.
 COUNTS = "counts.json"
 
@@ -71,30 +74,29 @@ def encode(
     if (folder / COUNTS).is_file():
         counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
         return Encoded(ExampleStore.load(folder), counts)
-    cut = Cut()
-    faults: list[Fault] = []
-    known, findings = Counter(codec.counts), Findings()
+    cut, faults, findings = Cut(), list[Fault](), Findings()
+    events: Counter[str] = Counter()
 
-    def fitted() -> Iterator[Example]:
+    def stores() -> Iterator[ExampleStore]:
         nonlocal cut
-        for example in _encoded(part.records, objective, codec, faults):
-            for finding in judge.look(example) if judge else ():
+        told = (objective, codec, policy, judge)
+        for made in shared(
+            f"{__name__}:encoder", told, _pieces(part.records), processes(spec.workers)
+        ):
+            cut = cut + made.cut
+            faults.extend(made.faults)
+            events.update(made.events)
+            for finding in made.findings:
                 findings.add(finding)
-            try:
-                pieces, lost = fitting(example, objective, codec, policy)
-            except DataError as error:
-                faults.extend(error.faults)
-                continue
-            cut = cut + lost
-            yield from pieces
+            yield made.examples
 
-    examples = ExampleStore.build(fitted())
+    examples = ExampleStore.joined(list(stores()))
     counts = {
         **_counts(part, examples),
         "skipped": part.skipped + _settle(faults, spec.malformed, "examples"),
         "policy": policy,
         "cut": asdict(cut),
-        "template": dict(Counter(codec.counts) - known),
+        "template": dict(events),
         "findings": findings.plain(),
     }
     if not len(examples):
@@ -130,6 +132,9 @@ def fitting(
         inner, own = objective.own(example)
         pieces, cut = fitting(own, inner, codec, inner.overlong if policy == BY_TASK else policy)
         return [objective.among(piece, task) for piece in pieces], cut
+    if isinstance(objective, Sourced):
+        frame = source_frame(codec)
+        return fit_pair(example, codec.max_length, policy, objective.bounds, frame)
     return fit(
         example,
         codec.max_length,
@@ -156,36 +161,55 @@ def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: 
     )
 
 
-def _encoded(
-    records: Sequence[Record], objective: Objective, codec: Codec, faults: list[Fault]
-) -> Iterator[Example]:
-    """Examples in order; tokenizers let go of Python's lock, so threads share the work."""
+@dataclass(frozen=True)
+class _Made:
+    """A piece of the records in tokens, and what was noticed on the way."""
 
-    def one(record: Record) -> Example | UserError:
-        try:
-            return objective.encode(record, codec)
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        for result in _windowed(pool, one, records):
-            if isinstance(result, UserError):
-                faults.extend(result.faults)
-            else:
-                yield result
+    examples: ExampleStore
+    cut: Cut
+    faults: list[Fault]
+    findings: list[Finding]
+    events: Counter[str]
 
 
-def _windowed(
-    pool: ThreadPoolExecutor, work: Callable[[Record], Any], records: Iterable[Record]
-) -> Iterator[Any]:
-    """``pool.map`` that never holds more than a few results at once."""
-    waiting = []
+def encoder(told: tuple[Objective, Any, str, Judge | None]) -> Callable[[Sequence[Record]], _Made]:
+    """What puts a piece of the records into tokens, in any process."""
+    objective, codec, policy, judge = told
+
+    def encode_piece(records: Sequence[Record]) -> _Made:
+        known = Counter(codec.counts)
+        made = _Made(ExampleStore.build(()), Cut(), [], [], Counter())
+        cut = Cut()
+
+        def fitted() -> Iterator[Example]:
+            nonlocal cut
+            for record in records:
+                try:
+                    example = objective.encode(record, codec)
+                    made.findings.extend(judge.look(example) if judge else ())
+                    pieces, lost = fitting(example, objective, codec, policy)
+                except UserError as error:
+                    made.faults.extend(error.faults)
+                    continue
+                cut = cut + lost
+                yield from pieces
+
+        examples = ExampleStore.build(fitted())
+        return replace(made, examples=examples, cut=cut, events=Counter(codec.counts) - known)
+
+    return encode_piece
+
+
+def _pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Records in order, so many at a time."""
+    waiting: list[Record] = []
     for record in records:
-        waiting.append(pool.submit(work, record))
-        if len(waiting) >= 64:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
+        waiting.append(record)
+        if len(waiting) == _PIECE:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _own_source(objective: Objective) -> str:

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -125,15 +126,21 @@ class Renderer:
         # What the first turn may declare is no message to a template.
         tools = json.loads(messages[0].content) if _declares(messages) else None
         written = 0
-        stream = compiled.generate(
-            messages=[message.plain() for message in messages[1 if tools else 0 :]],
-            tools=tools,
-            documents=None,
-            add_generation_prompt=generation,
+        known = _globals(compiled)
+        variables = {
+            **known,
+            "messages": [message.plain() for message in messages[1 if tools else 0 :]],
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": generation,
             **self.variables,
+        }
+        # What Template.generate does, which walks the globals' chain of mappings for every text.
+        context = compiled.environment.context_class(
+            compiled.environment, variables, compiled.name, compiled.blocks, globals=known
         )
         try:
-            for block in stream:
+            for block in compiled.root_render_func(context):
                 blocks.append(block)
                 written += len(block)
                 if written > bound:
@@ -150,6 +157,12 @@ class Renderer:
                 "template_size",
             )
         return blocks
+
+
+@lru_cache
+def _globals(compiled: Any) -> dict[str, Any]:
+    """What every text of a template may read beside its own variables."""
+    return dict(compiled.globals)
 
 
 def _declares(messages: Sequence[Message]) -> bool:

@@ -9,7 +9,7 @@ true Jaccard similarity of their shingles. Bands go to disk as sorted runs, shin
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,33 @@ BANDS, ROWS = 16, 7
 _LEAST = 4
 #: Characters hashed at once, and shingles compared at once.
 _BATCH, _COMPARED = 1 << 20, 1 << 22
+
+
+def _drawn() -> tuple[U64, U64]:
+    """Factors and terms of the hashes, odd and any."""
+    rng = np.random.default_rng(1)
+    factors = rng.integers(1, 2**63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2)
+    return factors + np.uint64(1), rng.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64)
+
+
+_FACTORS, _TERMS = _drawn()
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """Texts as hashes.
+
+    Attributes:
+        whole: ``[texts]`` of all words in order, 0 without any.
+        shingles: those of all texts end to end.
+        counts: ``[texts]`` how many of them are each text's.
+        bands: ``[bands, long texts]`` of texts with enough shingles.
+    """
+
+    whole: U64
+    shingles: U32
+    counts: U32
+    bands: U64
 
 
 @dataclass(frozen=True)
@@ -60,10 +87,6 @@ class Similar:
         self._spill = self._path.open("wb")
         self._waiting: list[str] = []
         self._size = 0
-        rng = np.random.default_rng(1)
-        self._factors = rng.integers(1, 2**63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2)
-        self._factors += np.uint64(1)
-        self._terms = rng.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64)
 
     def add(self, text: str) -> None:
         """The next text; its number is how many came before."""
@@ -126,30 +149,41 @@ class Similar:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        found = hashed(self._waiting)
-        base = len(self._counts)
+        texts = self._waiting
         self._waiting, self._size = [], 0
+        self.take(sketched(texts))
+
+    def take(self, found: Sketches) -> None:
+        """The next texts, by their sketches."""
+        base = len(self._counts)
         numbers = np.arange(base, base + len(found.counts), dtype=np.uint32)
         spoken = found.whole != 0
         self._equal.add(found.whole[spoken], numbers[spoken])
         self._counts.extend(found.counts.tolist())
         found.shingles.tofile(self._spill)
-        enough = np.flatnonzero(found.counts >= _LEAST)
-        if len(enough):
-            self._add_bands(found.shingles, found.counts, numbers, enough)
+        enough = numbers[found.counts >= _LEAST]
+        for keys in found.bands:
+            self._bands.add(keys, enough)
 
-    def _add_bands(self, shingles: U32, counts: I64, numbers: U32, enough: I64) -> None:
-        kept = np.repeat(counts >= _LEAST, counts)
-        values = shingles[kept].astype(np.uint64)
-        firsts = np.concatenate([[0], np.cumsum(counts[enough])])[:-1]
+
+def sketched(texts: Sequence[str]) -> Sketches:
+    """What :class:`Similar` keeps of texts; each depends on no other."""
+    found = hashed(texts)
+    counts = found.counts
+    long = counts >= _LEAST
+    bands = np.zeros((BANDS, int(long.sum())), dtype=np.uint64)
+    if bands.size:
+        values = found.shingles[np.repeat(long, counts)].astype(np.uint64)
+        firsts = np.concatenate([[0], np.cumsum(counts[long])])[:-1]
         with np.errstate(over="ignore"):
             for band in range(BANDS):
-                key = np.full(len(enough), band + 1, dtype=np.uint64)
+                key = np.full(bands.shape[1], band + 1, dtype=np.uint64)
                 for row in range(band * ROWS, (band + 1) * ROWS):
-                    drawn = (values * self._factors[row] + self._terms[row]) >> np.uint64(32)
+                    drawn = (values * _FACTORS[row] + _TERMS[row]) >> np.uint64(32)
                     least = np.minimum.reduceat(drawn, firsts)
                     key = mixed(key * np.uint64(0x100000001B3) + least)
-                self._bands.add(key, numbers[enough])
+                bands[band] = key
+    return Sketches(found.whole, found.shingles, counts.astype(np.uint32), bands)
 
 
 def _within(keys: U64, numbers: I64, group_of: npt.NDArray[np.uint8]) -> tuple[I64, I64]:

@@ -242,6 +242,28 @@ def _read_named(name: str, how: _How) -> list[Source]:
     return [within(how.timeout, named, lambda watch: _read_hub(identity, rest, how, watch))]
 
 
+def paths(value: Any) -> list[Path] | None:
+    """The files that a source consists of; ``None`` where something else gives its rows."""
+    if isinstance(value, list | tuple):
+        found = [paths(each) for each in value]
+        known = [path for each in found for path in each or ()]
+        return None if None in found or not known else known
+    if not isinstance(value, str | os.PathLike):
+        return None
+    name = os.fspath(value)
+    path = Path(os.path.expanduser(name))
+    with suppress(OSError):  # a name that is too long for the disk
+        if path.is_dir():
+            return _inside(path) or None
+        if path.exists():
+            return [path]
+        whole, _, part = name.rpartition(":")
+        file = Path(os.path.expanduser(whole))
+        if part and files.supported(file) and file.is_file():
+            return [file]
+    return None
+
+
 def _inside(folder: Path) -> list[Path]:
     """The data files of a folder, in order of name.
 

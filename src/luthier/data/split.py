@@ -10,7 +10,7 @@ from decimal import Decimal
 from hashlib import blake2b
 
 from luthier.core.errors import DataError
-from luthier.core.records import Labelled, Record
+from luthier.core.records import Labelled, Record, SourceTarget
 
 #: A group of rows that say the same: its keyed hash and the rows' indices.
 _Group = tuple[bytes, list[int]]
@@ -41,7 +41,8 @@ def split(
 
     Rows are ranked by a keyed hash of their content within their stratum (their label where they
     have a single one, else their source) and the first ones of each are taken. Equal rows form
-    one group that is never divided, and so do labelled rows of one text with different labels.
+    one group that is never divided, and so do labelled rows of one text with different labels and
+    pairs of one source with different targets.
     Every class with two different texts gives at least one row, so many rare classes make the
     share larger than asked. The result depends on neither row order nor process, and, without
     labels, on no other source.
@@ -126,8 +127,10 @@ def _stratum(record: Record, source: int | None) -> str:
 
 
 def _hash(record: Record, key: bytes) -> bytes:
-    """Of what a model is shown: a labelled row's text, anything else's whole content."""
-    left_out = ("origin", "label") if isinstance(record, Labelled) else ("origin",)
+    """Of what a model is shown: a labelled row's text, a source, anything else's whole content."""
+    learned = "label" if isinstance(record, Labelled) else ""
+    learned = "target" if isinstance(record, SourceTarget) else learned
+    left_out = ("origin", learned)
     content = [
         (field.name, getattr(record, field.name))
         for field in fields(record)

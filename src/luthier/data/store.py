@@ -67,6 +67,7 @@ class ExampleStore(Sequence[Example]):
     @classmethod
     def joined(cls, stores: Sequence[ExampleStore]) -> ExampleStore:
         """The examples of several stores, which have the same tables, end to end."""
+        stores = [store for store in stores if len(store)] or [cls.build(())]
         sources = list(dict.fromkeys(name for store in stores for name in store.sources))
         arrays: Arrays = {}
         for name in dict.fromkeys(name for store in stores for name in store.arrays):
@@ -82,7 +83,7 @@ class ExampleStore(Sequence[Example]):
     def _column(self, name: str, sources: Sequence[str]) -> npt.NDArray[Any]:
         """An array as a store with these sources has it; token types that are missing are 0."""
         if name == "origin_source":
-            places = np.array([sources.index(each) for each in self.sources], dtype=np.int64)
+            places = np.array([sources.index(each) for each in self.sources], dtype=np.int32)
             column: npt.NDArray[Any] = places[self.arrays[name]]
             return column
         if name == "token_types" and name not in self.arrays:

@@ -73,7 +73,7 @@ class TokenizerCodec:
         self._max_length = max_length
         self._thinking = thinking
         self._encoder = Encoder(tokenizer, self.counts)
-        self._head, self._tail = _surroundings(tokenizer)
+        self._head, self._tail = surroundings(tokenizer)
         self._between = _between(tokenizer, self._head, self._tail)
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         bos = tokenizer.bos_token_id
@@ -355,10 +355,11 @@ class TokenizerCodec:
         return sorted({*ids, *([] if eos is None else [eos])})
 
 
-def _surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids that the tokenizer's own post-processor puts before and after a text."""
-    bare = tokenizer("x", add_special_tokens=False).input_ids
-    whole = tokenizer("x").input_ids
+def surroundings(tokenizer: Any, *, target: bool = False) -> tuple[list[int], list[int]]:
+    """Ids that the tokenizer itself puts before and after a text, or after a target."""
+    name = "text_target" if target else "text"
+    bare = tokenizer(**{name: "x"}, add_special_tokens=False).input_ids
+    whole = tokenizer(**{name: "x"}).input_ids
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]

@@ -11,7 +11,8 @@ from typing import Any
 
 from luthier.core.errors import RecipeError
 
-_FIELDS = ("prompt", "system")
+#: ``{source}`` is what a pair's source is asked as: the prompt, by the name that pairs have for it.
+_FIELDS = ("prompt", "source", "system")
 
 #: Plain markers, an end-of-text token after every answer, nothing after it:
 #:
@@ -131,8 +132,8 @@ def from_format(form: str) -> str:
             continue
         if name not in _FIELDS or spec or conversion:
             raise _bad_format(form, f"'{{{name}}}' is none of {{prompt}} and {{system}}")
-        fields.add(name)
-        parts.append("{{- message['content'] -}}" if name == "prompt" else "{{- ns.system -}}")
+        fields.add("system" if name == "system" else "prompt")
+        parts.append("{{- ns.system -}}" if name == "system" else "{{- message['content'] -}}")
     if "prompt" not in fields:
         raise _bad_format(form, "it has no {prompt}")
     before = "" if "system" in fields else "{{- ns.system + '\\n\\n' if ns.system else '' -}}"

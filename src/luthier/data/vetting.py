@@ -29,7 +29,9 @@ _EACH = 3
 _ALL = "luthier data check --recipe RECIPE lists them all; data.check=warn trains all the same"
 
 
-def vet(train: Part, held: Part | None, share: float, classes: Sequence[str]) -> Findings:
+def vet(
+    train: Part, held: Part | None, share: float, classes: Sequence[str], workers: int = 1
+) -> Findings:
     """What is wrong with the records of a run; found once, and kept in the cache.
 
     Args:
@@ -37,29 +39,31 @@ def vet(train: Part, held: Part | None, share: float, classes: Sequence[str]) ->
         held: what is measured with.
         share: of the rows that ``held`` was drawn as; 0 where it came from a source of its own.
         classes: that the recipe names; empty where it names none.
+        workers: processes that look at records, once there are many.
     """
     sides = [(TRAIN, train), *([("validation", held)] if held else [])]
-    named = [(name, part.fingerprint, part.sources) for name, part in sides]
+    named = [(name, part.real_fingerprint, part.sources) for name, part in sides]
     place = cache.place("checks", cache.key(_VERSION, named, share, list(classes)))
     if (place / _FILE).is_file():
         return Findings.of(json.loads((place / _FILE).read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory(prefix="luthier-check-") as scratch:
-        found = _seen(sides, Known(Places(), Path(scratch), True, share, tuple(classes)))
+        known = Known(Places(), Path(scratch), True, share, tuple(classes))
+        found = _seen(sides, known, workers)
     with cache.made(place) as folder:
         (folder / _FILE).write_text(json.dumps(found.plain()), encoding="utf-8")
     return found
 
 
-def _seen(sides: Sequence[tuple[str, Part]], known: Known) -> Findings:
+def _seen(sides: Sequence[tuple[str, Part]], known: Known, workers: int) -> Findings:
     findings, places = Findings(), known.places
-    checks = Checks(known, findings)
-    for name, part in sides:
-        for record in part.records:
-            if not places.sources or places.sources[-1] != record.origin.source:
-                places.sources.append(record.origin.source)
-            number = places.add(record.origin.line, name)
-            checks.see(Seen(record.origin, record, number, name))
-    checks.close(lambda _share, _doing: None)
+    with Checks(known, findings, workers) as checks:
+        for name, part in sides:
+            for record in part.real.records:
+                if not places.sources or places.sources[-1] != record.origin.source:
+                    places.sources.append(record.origin.source)
+                number = places.add(record.origin.line, name)
+                checks.see(Seen(record.origin, record, number, name))
+        checks.close(lambda _share, _doing: None)
     return findings
 
 

@@ -114,23 +114,16 @@ class Loop:
     def __post_init__(self) -> None:
         module = self.models.policy.module
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self.optimizer = optim.make_optimizer(
-            self.spec, self.method.param_groups(module), self.peak
-        )
+        groups = self.method.param_groups(module)
+        self.optimizer = optim.make_optimizer(self.spec, groups, self.peak)
         self._average = Average(self.parameters, self.spec.ema)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
-        total = self.data.total
+        total, saves = self.data.total, self.spec.save_every
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
-        automatic = self.spec.save_every == "auto"
-        self._save_every = (
-            self._validate_every if automatic else every(self.spec.save_every, total, total)
-        )
+        self._save_every = self._validate_every if saves == "auto" else every(saves, total, total)
         self._informed = partial(informed, self.objective, self.models, self.backend)
-        self._trend, self._recent, self._writer = (
-            Trend(),
-            Recent(),
-            Writer(self.run, self.spec.keep),
-        )
+        self._trend, self._recent = Trend(), Recent()
+        self._writer = Writer(self.run, self.spec.keep)
 
     def resume(self, folder: Path, *, moments: bool = True) -> None:
         """Continues from a checkpoint; without ``moments`` the optimizer begins afresh."""

@@ -11,7 +11,7 @@ from luthier.core.rundir import RunDir, write_text
 from luthier.evaluation.report_classes import majority
 from luthier.models.embedder import HEAD
 from luthier.models.heads import HEAD_FILE
-from luthier.models.load import read_note
+from luthier.models.load import PAIR, read_note
 from luthier.models.worlds import WORLDS
 
 
@@ -101,7 +101,8 @@ def _loading(run: RunDir, adapter: bool) -> list[str]:
             'model = luthier.open("model")',
             'model.predict(["a text"])  # what every task says, by name',
         ]
-    task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
+    plain = "Seq2SeqLM" if PAIR in read_note(run.model) else "CausalLM"
+    task = plain if head is None else WORLDS[head["kind"]].auto
     model = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
     more = f", num_labels={len(head['labels'])}" if adapter and head and head["labels"] else ""
     if adapter and task == "MaskedLM":  # peft has no class of that name
@@ -161,6 +162,11 @@ def _loading_sentences(adapter: bool, pooling: str) -> list[str]:
 
 def _kept(run: RunDir) -> list[str]:
     head = read_note(run.model).get("head")
+    pair = read_note(run.model).get(PAIR)
+    if pair is not None:
+        template = pair["template"]
+        shown = "as it stands" if template is None else f"as `{template}`"
+        return [f"The encoder reads a source {shown}.", ""]
     if head is None:
         return ["The chat template is saved with the tokenizer.", ""]
     if head["kind"] == HEAD:

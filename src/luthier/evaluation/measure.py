@@ -11,7 +11,7 @@ import torch
 from luthier.core.codec import text_segment
 from luthier.core.contracts import Metric
 from luthier.core.records import Batch, Example, Floats, Origin, Scored
-from luthier.data.batching import collate, micro_batches, move
+from luthier.data.batching import collate, micro_batches, move, padded_batches
 from luthier.data.length import fit
 from luthier.evaluation.questions import Question
 from luthier.generation.sampling import Sampler, Sampling
@@ -152,7 +152,8 @@ def batches(model: TrunkModel, examples: Sequence[Example]) -> Iterator[tuple[li
     model.module.eval()
     try:
         with torch.no_grad():
-            for indices in micro_batches(sizes, max([_TOKENS, *sizes])) if sizes else ():
+            divide = padded_batches if model.layout.get("layout") == "padded" else micro_batches
+            for indices in divide(sizes, max([_TOKENS, *sizes])) if sizes else ():
                 chosen = [examples[i] for i in indices]
                 yield indices, move(collate(chosen, **model.layout), model.device)
     finally:

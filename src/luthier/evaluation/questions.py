@@ -13,6 +13,7 @@ from luthier.core.records import (
     Labelled,
     Origin,
     Record,
+    SourceTarget,
     Text,
     Turn,
 )
@@ -42,13 +43,14 @@ class Question:
 def questions(
     records: Sequence[Record], examples: Sequence[Example], codec: Any, count: int
 ) -> list[Question]:
-    """At most ``count`` prompts: the conversations' last questions, or openings of raw text.
+    """At most ``count`` prompts: last questions, the sources of pairs, or openings of raw text.
 
     A conversation that branches asks what its best-ranked path asks.
 
     Args:
         records: held-out records.
-        examples: the same in tokens; raw text is asked to go on from a window's opening.
+        examples: the same in tokens, which sources are taken from as they were cut; raw text is
+            asked to go on from a window's opening.
         codec: turns to tokens.
         count: how many.
     """
@@ -56,6 +58,10 @@ def questions(
     if any(isinstance(talk, Conversation) for talk in talks):
         asked = (_asked(talk, codec) for talk in talks if isinstance(talk, Conversation))
         return [found for found in asked if found is not None][:count]
+    pairs = {r.origin: r for r in records if isinstance(r, SourceTarget)}
+    if pairs:
+        chosen = [example for example in examples if example.origin in pairs][:count]
+        return [_source(pairs[example.origin], example) for example in chosen]
     long = [e for e in examples if len(e.segments) == 1 and e.size >= 2 * _OPENING]
     taken = min(count, len(long))
     return [_opening(long[i * len(long) // taken], codec) for i in range(taken)]
@@ -81,6 +87,11 @@ def _asked(record: Conversation, codec: Any) -> Question | None:
     return Question(_spoken(before), codec.prompt(before), (reference,), record.origin)
 
 
+def _source(record: SourceTarget, example: Example) -> Question:
+    tokens = example.segments[0].tokens.tolist()
+    return Question(record.source, tokens, (record.target.strip(),), record.origin)
+
+
 def _opening(example: Example, codec: Any) -> Question:
     tokens = example.segments[0].tokens[:_OPENING].tolist()
     return Question(codec.decode(tokens), tokens, (), example.origin)
@@ -94,6 +105,8 @@ def spoken(record: Record) -> str:
         return _spoken(record.turns)
     if isinstance(record, ConversationTree):
         return _spoken([node.turn for node in record.nodes])
+    if isinstance(record, SourceTarget):
+        return record.source
     return record.text if isinstance(record, Text) else ""
 
 

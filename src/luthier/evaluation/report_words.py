@@ -32,7 +32,7 @@ MEANINGS = {
     "precision_weighted": ("Weighted precision", "The same; every class counts by its rows"),
     "recall_macro": ("Macro recall", "Of what is truly a class, how much is found"),
     "recall_weighted": ("Weighted recall", "The same; every class counts by its rows"),
-    "entity_f1": ("Entity F1", "Entities right from first word to last, in both ways, 0 to 1"),
+    "entity_f1": ("Entity F1", "Precision and recall of whole entities in one, 0 to 1"),
     "entity_precision": ("Entity precision", "Of the entities marked, how many are right"),
     "entity_recall": ("Entity recall", "Of the true entities, how many are found"),
     "mean_squared_error": ("Mean squared error", "Miss of the number, squared; large ones tell"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -11,6 +11,7 @@ from luthier.core.rundir import RunDir, write_json, write_lines, write_stage_lis
 from luthier.evaluation import stages_page
 from luthier.evaluation.report_data import Contents, Fields, mapping, number, read
 from luthier.evaluation.report_words import verdicts
+from luthier.models.load import PAIR, read_note
 
 
 def write_stages(folder: RunDir, stages: Sequence[RunDir]) -> None:
@@ -80,7 +81,7 @@ def card(whole: Contents, parts: Sequence[Contents], last: RunDir) -> str:
         "The model is the last stage's; each stage folder is a run of its own.",
         "",
         *(line for part in parts for line in _stage_lines(part)),
-        *_loading(f"{last.path.name}/model", adapter=adapter),
+        *_loading(f"{last.path.name}/model", read_note(last.model), adapter=adapter),
         "",
         "The chat template is saved with the tokenizer. The full recipe is `recipe.yaml`, the",
         "measurements are in `evaluation.json` and `report.html`.",
@@ -123,8 +124,9 @@ def _stage_lines(part: Contents) -> list[str]:
     return [*lines, ""]
 
 
-def _loading(model: str, *, adapter: bool) -> list[str]:
-    name = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
+def _loading(model: str, note: Mapping[str, Any], *, adapter: bool) -> list[str]:
+    task = "Seq2SeqLM" if PAIR in note else "CausalLM"
+    name = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
     return [
         "## Load",
         "",

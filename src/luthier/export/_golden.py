@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luthier.codecs import pair_codec
 from luthier.core.errors import UserError
 from luthier.core.records import Batch, Example, Origin, Segment, Turn
 from luthier.core.rundir import RunDir, read_lines
@@ -19,7 +20,7 @@ from luthier.data.template import TokenizerCodec
 from luthier.models.embedder import EmbeddingModel
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import VocabularyModel
-from luthier.models.load import Loaded
+from luthier.models.load import PAIR, Loaded, read_note
 from luthier.models.several import SeveralModel
 from luthier.models.trunk import TrunkModel
 
@@ -62,7 +63,8 @@ def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
         for sample, _ in zip(read_lines(run.samples), range(_COUNT), strict=False)
     ]
     limit = min(_LENGTH, loaded.context)
-    codec = TokenizerCodec(loaded.tokenizer, max_length=limit)
+    pair = pair_codec(loaded, read_note(run.model).get(PAIR) or {}, limit)
+    codec = pair or TokenizerCodec(loaded.tokenizer, max_length=limit)
     if loaded.head is not None:
         texts = [question for question, _ in kept or _BUILT_IN]
         return [codec.texts(text)[0][:limit] for text in texts]
@@ -114,13 +116,18 @@ def class_logits(model: ClassifierModel | EmbeddingModel, prompt: Sequence[int])
 
 
 def logits(module: Any, prompt: Sequence[int]) -> Tensor:
-    """``[T, V]``, by transformers' own attention, one prompt at a time."""
+    """``[T, V]``, by transformers' own attention, one prompt at a time.
+
+    An encoder-decoder reads the prompt and is fed it as well.
+    """
     base = module.get_base_model() if hasattr(module, "get_base_model") else module
     if base.config._attn_implementation not in ("sdpa", "eager"):
         base.set_attn_implementation("sdpa")
     module.eval()
     with torch.no_grad():
-        out: Tensor = module(input_ids=torch.tensor([list(prompt)])).logits[0]
+        tokens = torch.tensor([list(prompt)])
+        both = {"decoder_input_ids": tokens} if base.config.is_encoder_decoder else {}
+        out: Tensor = module(input_ids=tokens, **both).logits[0]
     return out.float()
 
 

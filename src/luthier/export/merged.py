@@ -16,7 +16,7 @@ from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
 from luthier.models import embedder, heads, several
-from luthier.models.load import Loaded, read_note, save_note
+from luthier.models.load import PAIR, Loaded, read_note, save_note
 from luthier.models.worlds import WORLDS
 
 #: Merging in float32 rounds each weight once.
@@ -54,7 +54,8 @@ def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     if head is not None and head["kind"] == embedder.HEAD:
         trunk = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
         return [_golden.class_logits(embedder.EmbeddingModel(trunk), p) for p in prompts]
-    task = "CausalLM" if head is None else WORLDS[head["kind"]].auto
+    plain = "Seq2SeqLM" if PAIR in read_note(folder) else "CausalLM"
+    task = plain if head is None else WORLDS[head["kind"]].auto
     module = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )

@@ -30,6 +30,12 @@ class Sampling:
         repetition_penalty: above 1 makes what was said less likely.
         stop: strings that end an answer; they are left out of it.
         seed: of the draws.
+        num_beams: above 1, beam search: so many beginnings are kept at every step, and the answer
+            is the one with the highest ``sum(log p) / length ** length_penalty`` (Wu et al. 2016,
+            arXiv 1609.08144, without its constants).
+        length_penalty: above 0 favours longer answers, below 0 shorter ones.
+        early_stopping: whether beam search ends with as many whole answers as beams, though a
+            beginning might still become better.
     """
 
     max_new_tokens: int = 128
@@ -40,6 +46,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool = False
 
 
 class Sampler:
@@ -53,6 +62,8 @@ class Sampler:
         tokenizer: the model's tokenizer.
         end_tokens: tokens that end an answer.
         context: tokens the model can attend to.
+        decoder_prompt: of an encoder-decoder, what its decoder is fed before it writes; prompts
+            are then what the encoder reads, once.
     """
 
     def __init__(
@@ -61,25 +72,28 @@ class Sampler:
         tokenizer: Any,
         end_tokens: Sequence[int],
         context: int,
+        decoder_prompt: Sequence[int] | None = None,
     ) -> None:
         self._generating, self._tokenizer = generating, tokenizer
         self._end, self._context = tuple(end_tokens), context
         pad = tokenizer.pad_token_id
         self._pad = pad if pad is not None else next(iter(self._end), 0)
+        self._decoder_prompt = None if decoder_prompt is None else list(decoder_prompt)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, tokens: int = 8192
     ) -> list[list[int]]:
         """New tokens after each prompt, the end of turn left out.
 
-        Prompts of similar length share a batch, padded on the left; ``tokens`` bounds a batch's
-        tokens, answers included. Prompts that leave no room for an answer lose their beginning.
+        Prompts of similar length share a batch, padded on the left (what an encoder reads, on the
+        right); ``tokens`` bounds a batch's tokens, answers and beams included. Prompts that leave
+        no room for an answer lose their beginning.
         """
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         answers: list[list[int]] = [[] for _ in prompts]
         batch: list[int] = []
         for index in order:
-            length = len(prompts[index]) + sampling.max_new_tokens
+            length = (len(prompts[index]) + sampling.max_new_tokens) * sampling.num_beams
             if batch and (len(batch) + 1) * length > tokens:
                 self._fill(answers, prompts, batch, sampling)
                 batch = []
@@ -98,6 +112,7 @@ class Sampler:
 
         Sampling ends as soon as nobody reads on.
         """
+        assert sampling.num_beams == 1, "a beam search has no answer before its end"
         tokens: SimpleQueue[int | None] = SimpleQueue()
         failed: list[BaseException] = []
         watch = _Watch(self._decode, sampling.stop, tokens.put)
@@ -121,6 +136,8 @@ class Sampler:
             raise failed[0]
 
     def _fitted(self, prompt: Sequence[int], sampling: Sampling) -> list[int]:
+        if self._decoder_prompt is not None:
+            return list(prompt[-self._context :])
         room = self._context - sampling.max_new_tokens
         assert room > 0, "max_new_tokens fills the whole context"
         return list(prompt[-room:])
@@ -145,22 +162,35 @@ class Sampler:
     ) -> list[list[int]]:
         from transformers import StoppingCriteriaList
 
-        watch.width = width = max(len(prompt) for prompt in prompts)
-        # A row is filled up with its own first token, not with a pad token: what is masked is not
-        # seen, but a repetition penalty counts it, and padding is often the end token.
-        rows = [[p[0]] * (width - len(p)) + list(p) for p in prompts]
-        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        inputs, width = self._inputs(prompts)
+        watch.width = width
         with self._generating() as module, torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(sampling.seed)
             device = next(module.parameters()).device
             with _own_preferences_aside(module):
                 out = module.generate(
-                    input_ids=torch.tensor(rows, device=device),
-                    attention_mask=torch.tensor(mask, device=device),
+                    **{name: torch.tensor(rows, device=device) for name, rows in inputs.items()},
                     generation_config=self._config(sampling),
                     stopping_criteria=StoppingCriteriaList([watch]),
                 )
         return [self._until_end(row) for row in out[:, width:].tolist()]
+
+    def _inputs(self, prompts: Sequence[Sequence[int]]) -> tuple[dict[str, list[list[int]]], int]:
+        """Prompts of one batch as rows, and what stands before an answer in what comes back."""
+        width = max(len(prompt) for prompt in prompts)
+        left = [width - len(prompt) for prompt in prompts]
+        if self._decoder_prompt is None:
+            # A row is filled up with its own first token, not with a pad token: what is masked is
+            # not seen, but a repetition penalty counts it, and padding is often the end token.
+            rows = [[p[0]] * n + list(p) for p, n in zip(prompts, left, strict=True)]
+            mask = [[0] * n + [1] * (width - n) for n in left]
+            return {"input_ids": rows, "attention_mask": mask}, width
+        # Encoders with positions count them from the left, some of them by the pad token.
+        rows = [list(p) + [self._pad] * n for p, n in zip(prompts, left, strict=True)]
+        mask = [[1] * (width - n) + [0] * n for n in left]
+        begun = [self._decoder_prompt for _ in prompts]
+        inputs = {"input_ids": rows, "attention_mask": mask, "decoder_input_ids": begun}
+        return inputs, len(self._decoder_prompt)
 
     def _config(self, sampling: Sampling) -> Any:
         from transformers import GenerationConfig
@@ -172,12 +202,21 @@ class Sampler:
             "top_k": sampling.top_k,
             "min_p": sampling.min_p or None,
         }
+        beams = {
+            "num_beams": sampling.num_beams,
+            "length_penalty": sampling.length_penalty,
+            "early_stopping": sampling.early_stopping,
+        }
+        start = self._decoder_prompt
+        begins = {} if start is None else {"decoder_start_token_id": start[0]}
         return GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,
             repetition_penalty=sampling.repetition_penalty,
             eos_token_id=list(self._end) or None,
             pad_token_id=self._pad,
             **(draws if sampling.temperature > 0 else {"do_sample": False}),
+            **(beams if sampling.num_beams > 1 else {}),
+            **begins,
         )
 
     def _until_end(self, row: list[int]) -> list[int]:

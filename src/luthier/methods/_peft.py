@@ -149,7 +149,8 @@ def task(model: nn.Module) -> dict[str, Any]:
         kind = getattr(model, "adapter_task", "SEQ_CLS")
         return {"task_type": kind, "modules_to_save": heads, "exclude_modules": heads}
     if hasattr(model, "prepare_inputs_for_generation"):
-        return {"task_type": "CAUSAL_LM"}
+        both = getattr(model.config, "is_encoder_decoder", False)
+        return {"task_type": "SEQ_2_SEQ_LM" if both else "CAUSAL_LM"}
     return {"task_type": "FEATURE_EXTRACTION"}
 
 

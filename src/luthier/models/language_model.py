@@ -49,7 +49,7 @@ class VocabularyModel(TrunkModel):
             head.weight,
             table["token"],
             table["weight"],
-            bias=head.bias,
+            bias=head.bias if head.bias is not None else self._logit_bias(),
             smoothing=smoothing,
             softcap=softcap,
             scale=scale,
@@ -70,12 +70,18 @@ class VocabularyModel(TrunkModel):
         softcap, scale = self._logit_shape()
         if scale != 1.0:
             out = out * scale
+        if (bias := self._logit_bias()) is not None:
+            out = out + bias
         return out if softcap is None else torch.tanh(out / softcap) * softcap
 
     def _plain_head(self) -> nn.Linear | None:
         """The head where it is one plain matrix; ``None`` where an adapter sits on it."""
         head = self.base.get_output_embeddings()
         return head if type(head) is nn.Linear else None
+
+    def _logit_bias(self) -> Tensor | None:
+        """A bias that an architecture keeps beside its head."""
+        return None
 
     def _logit_shape(self) -> tuple[float | None, float]:
         """Soft cap and factor that some architectures put on their logits."""

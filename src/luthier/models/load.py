@@ -18,6 +18,7 @@ from luthier.core.recipe import ModelSpec
 from luthier.core.rundir import RunDir
 from luthier.models import adapters, new_tokens, quantized, worlds
 from luthier.models.embedder import EmbeddingModel
+from luthier.models.encoder_decoder import auto_class, language_model, tokens_of
 from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.layers import student
@@ -29,6 +30,8 @@ from luthier.ops.quantized import exact, nbytes, numel
 BUILTIN = Path(__file__).resolve().parent / "builtin"
 #: Beside the weights of a finished run: what plain transformers has no place for.
 NOTE = "luthier.json"
+#: In it, of an encoder-decoder: the template around its sources, and the languages.
+PAIR = "pair"
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def load(
         headed = worlds.WORLDS[found.kind].model(module)
         headed.check()
         return Loaded(headed, tokenizer, spec.name or "", said, added)
-    return Loaded(CausalModel(module), tokenizer, spec.name or "", said, added)
+    return Loaded(language_model(module), tokenizer, spec.name or "", said, added)
 
 
 def known_head(spec: ModelSpec) -> Head | None:
@@ -217,7 +220,7 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
         RecipeError: unknown architecture, or a setting that it does not have.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     assert spec.architecture is not None
     if spec.architecture not in CONFIG_MAPPING:
@@ -225,17 +228,10 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
         hint = close if close.startswith("did you mean") else "transformers has none of that name"
         raise RecipeError(f"unknown model.architecture '{spec.architecture}': {hint}")
     try:
-        config = AutoConfig.for_model(
-            spec.architecture,
-            **{
-                "vocab_size": len(tokenizer),
-                "bos_token_id": tokenizer.bos_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-                **spec.config,
-            },
-        )
         known = AutoConfig.for_model(spec.architecture)
+        config = AutoConfig.for_model(
+            spec.architecture, **{**tokens_of(tokenizer, known), **spec.config}
+        )
     except (ValueError, KeyError, StrictDataclassError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
         raise RecipeError(f"model.config of '{spec.architecture}': {reason}") from error
@@ -246,8 +242,8 @@ def from_scratch(spec: ModelSpec, tokenizer: Any, seed: int) -> Loaded:
                 f"{nearest(name, known.to_dict())}"
             )
     torch.manual_seed(seed)
-    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return Loaded(CausalModel(module), tokenizer, f"{spec.architecture} from scratch")
+    module = auto_class(config).from_config(config, dtype=torch.float32)
+    return Loaded(language_model(module), tokenizer, f"{spec.architecture} from scratch")
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -332,8 +328,6 @@ def _weights(
     packed: bool,
 ) -> tuple[nn.Module, list[str], Head | None]:
     """The module, what was decided on the way, and its head where it is no language model."""
-    from transformers import AutoModelForCausalLM
-
     config = _config(where, options, dropout)
     head = head or worlds.kept(where.name, config)
     module: nn.Module
@@ -346,7 +340,7 @@ def _weights(
                 return (quantized.packed(module) if packed else module), said, head
             if packed:
                 options = {**options, **quantized.options(config)}
-            module, found = AutoModelForCausalLM.from_pretrained(
+            module, found = auto_class(config).from_pretrained(
                 where.name,
                 config=config,
                 dtype=torch.float32,

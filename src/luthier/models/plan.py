@@ -70,7 +70,8 @@ def make_plan(
     Raises:
         UserError: not even the longest example fits.
     """
-    scored = longest if device.type != "cuda" else 0
+    biased = hasattr(config, "relative_attention_num_buckets")
+    scored = longest if biased or device.type != "cuda" else 0
     per_token = activation_bytes(
         config, sixteen_bit=sixteen_bit, recompute=recompute, scored=scored
     )
@@ -95,10 +96,11 @@ def make_plan(
 def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored: int = 0) -> int:
     """Bytes that one token leaves behind for the backward pass.
 
-    A decoder block keeps about eight tensors of the hidden size, keys and values, and four of
-    the feed-forward width; with recomputation only its input. Soft-capped attention without a
-    fused kernel also keeps, for each head and each of the ``scored`` tokens that one sees, two
-    scores and a bit of mask.
+    A block keeps about eight tensors of the hidden size, keys and values, and four of
+    the feed-forward width; with recomputation only its input. A decoder behind an encoder also
+    keeps what cross attention makes of a source. Attention without a fused kernel (soft caps,
+    T5's bias on the scores) keeps, for each head and each of the ``scored`` tokens that one sees,
+    two scores and a bit of mask.
     """
     hidden = int(config.hidden_size)
     layers = int(config.num_hidden_layers)
@@ -107,8 +109,13 @@ def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored:
     kv = int(getattr(config, "num_key_value_heads", None) or heads)
     width = 2 if sixteen_bit else 4
     block = 8 * hidden + 2 * hidden * kv // heads + 4 * inner
+    if getattr(config, "is_encoder_decoder", False):
+        layers = max(layers, int(getattr(config, "num_decoder_layers", 0) or 0))
+        block += 6 * hidden
     block *= width
-    if getattr(config, "attn_logit_softcapping", None):
+    if getattr(config, "attn_logit_softcapping", None) or hasattr(
+        config, "relative_attention_num_buckets"
+    ):
         block += heads * scored * 10
     per_layer = hidden * 4 if recompute else block
     return layers * per_layer + (block if recompute else 0) + 8 * hidden * 4
@@ -116,7 +123,14 @@ def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored:
 
 def inner_size(config: Any) -> int:
     """Width of the feed-forward layers, whatever the architecture calls it."""
-    for name in ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim"):
+    for name in (
+        "intermediate_size",
+        "n_inner",
+        "ffn_dim",
+        "hidden_dim",
+        "d_ff",
+        "decoder_ffn_dim",
+    ):
         if value := getattr(config, name, None):
             return int(value)
     return int(4 * config.hidden_size)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from luthier.models.encoder_decoder import auto_class
 from luthier.ops import quantized
 
 
@@ -18,13 +19,14 @@ def options(config: Any) -> dict[str, Any]:
     Raises:
         RecipeError: bitsandbytes is not installed.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     quantized.library()
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+        empty = auto_class(config).from_config(config)
     head = empty.get_output_embeddings()
     skipped = [name for name, module in empty.named_modules() if module is head]
+    skipped += getattr(empty, "_keep_in_fp32_modules", None) or ()
     asked = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -11,7 +11,7 @@ from luthier.core.contracts import Head
 from luthier.core.errors import UserError
 from luthier.core.recipe import ModelSpec
 from luthier.models import heads, new_tokens
-from luthier.models.language_model import CausalModel
+from luthier.models.encoder_decoder import auto_class, language_model
 from luthier.models.layers import shortened
 from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
 from luthier.models.several import SeveralHeads
@@ -49,12 +49,12 @@ def skeleton(
                 module = peft().get_peft_model(module, asked)
     known = tokenizer_of(spec)
     said = new_tokens.add(module, known, new_tokens.read(spec.new_tokens))
-    model = CausalModel(module) if head is None else WORLDS[head.kind].model(module)
+    model = language_model(module) if head is None else WORLDS[head.kind].model(module)
     return Loaded(model, known, spec.name, said)
 
 
 def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
     if spec.revision is not None:
@@ -67,7 +67,7 @@ def _empty(name: str, spec: ModelSpec, head: Head | None) -> Any:
             options["local_files_only"] = spec.offline
             return WORLDS[head.kind].empty(name, head, config, options)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
+            return auto_class(config).from_config(
                 config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
             )
     except (OSError, ValueError) as error:

@@ -27,7 +27,7 @@ TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, ends: bool = False) -> Any:
     """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909; bytes as in GPT-2).
 
     Digits are tokens of their own, so that numbers can be copied.
@@ -35,11 +35,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     Args:
         texts: what to learn the merges from.
         vocab_size: tokens, bytes and markers included.
+        ends: whether every text is followed by the end-of-text token, as encoder-decoders have it.
 
     Returns:
-        A ``PreTrainedTokenizerFast`` with a chat template.
+        A ``PreTrainedTokenizerFast``, with a chat template unless it ends its texts.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     raw = Tokenizer(models.BPE())
@@ -57,6 +58,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         show_progress=False,
     )
     raw.train_from_iterator(texts, trainer)
+    if ends:
+        end = (SPECIAL[0], raw.token_to_id(SPECIAL[0]))
+        raw.post_processor = processors.TemplateProcessing(
+            single=f"$A {end[0]}", pair=f"$A {end[0]} $B:1 {end[0]}:1", special_tokens=[end]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token=SPECIAL[0],
@@ -65,5 +71,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         additional_special_tokens=list(SPECIAL[2:]),
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = None if ends else TEMPLATE
     return tokenizer

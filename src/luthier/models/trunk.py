@@ -47,6 +47,12 @@ class TrunkModel:
         raise NotImplementedError
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks: the longest list of modules in the trunk."""
+        lists = [list(m) for m in self.trunk.modules() if isinstance(m, nn.ModuleList)]
+        return max(lists, key=len, default=[])
+
+    @property
     def causal(self) -> bool:
         """Whether segments see themselves causally (decoders) or wholly (encoders)."""
         return True

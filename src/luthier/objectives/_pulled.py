@@ -26,6 +26,7 @@ from luthier.core.contracts import (
     StepStatistics,
     Watching,
 )
+from luthier.core.contracts_data import Sourced
 from luthier.core.errors import RecipeError
 from luthier.core.records import Batch, Example, Record
 from luthier.ops.divergence import head_divergence, top_classes
@@ -66,6 +67,8 @@ class Pulled:
         self._inner, self._start, self._coefficient = inner, start, coefficient
         self.records, self.metrics = inner.records, inner.metrics
         self.overlong, self.needs_reference = inner.overlong, inner.needs_reference
+        if isinstance(inner, Sourced):
+            self.bounds = inner.bounds
         self.independent_leaves = bool(getattr(inner, "independent_leaves", False))
 
     @property

@@ -192,7 +192,8 @@ class Objective:
             places = [i for i, each in enumerate(examples) if named(each.origin) == name]
             own = [self.own(examples[i])[1] for i in places]
             for i, each in zip(places, self.tasks[name].arrange(own, rng), strict=True):
-                made[i] = self.among(each, name)
+                own_tables = {self.table(name, n): t for n, t in each.targets.items()}
+                made[i] = replace(each, targets={**examples[i].targets, **own_tables})
         return made
 
     def weights(self, batch: Batch) -> dict[str, float]:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.core.records import SegmentTable
+from luthier.ops.paired_attention import paired_attention
 from luthier.ops.precision import compute_dtype
 
 #: The name under which transformers knows this attention.
@@ -45,7 +46,7 @@ def register() -> str:
 # The plan differs from batch to batch: compiled, it would be compiled anew for each.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def segment_attention(  # noqa: D417 - the rest of what transformers passes
-    module: nn.Module,  # noqa: ARG001 - transformers' signature
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -54,6 +55,8 @@ def segment_attention(  # noqa: D417 - the rest of what transformers passes
     dropout: float = 0.0,
     *,
     segments: SegmentTable | None = None,
+    read: SegmentTable | None = None,
+    position_bias: Tensor | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **unused: Any,
@@ -69,6 +72,8 @@ def segment_attention(  # noqa: D417 - the rest of what transformers passes
         scaling: factor on the scores, ``D ** -0.5`` if unset.
         dropout: probability of dropping an attention weight.
         segments: where the segments lie.
+        read: where those of the encoder's row lie; a layer that is not causal then looks there.
+        position_bias: ``[1, A, L, L]`` added to the scores by place (T5); empty for none.
         sliding_window: a token sees at most so many tokens, itself included.
         softcap: scores become ``softcap * tanh(score / softcap)``.
 
@@ -78,6 +83,12 @@ def segment_attention(  # noqa: D417 - the rest of what transformers passes
     assert segments is not None, "packed input without its segment table"
     assert attention_mask is None, "a mask beside the segment table"
     assert unused.get("s_aux") is None, "attention sinks are not supported by segment attention"
+    other = None if getattr(module, "is_causal", False) else read
+    bias = position_bias if position_bias is not None and position_bias.numel() else None
+    if other is not None or bias is not None:
+        row = (query[0], key[0], value[0])
+        how: dict[str, Any] = {"bias": bias, "scaling": scaling, "dropout": dropout}
+        return paired_attention(*row, segments, other, **how)[None], None
     # Rotary embeddings hand on queries and keys in float32 under autocast.
     query, key, value = (x[0].to(compute_dtype(x)) for x in (query, key, value))
     heads = _Heads(query, key, value, scaling, dropout, sliding_window, softcap)

@@ -160,7 +160,11 @@ def matrix_of(layer: Any) -> Tensor:
 
 
 def targets(model: nn.Module, skip: Collection[str] = ()) -> list[str]:
-    """Names of the matrices to quantise: all but the output head, adapters, and ``skip``."""
+    """Names of the matrices to quantise: all but the output head, adapters, and ``skip``.
+
+    And but those that their architecture wants in full: T5's second feed-forward matrix.
+    """
+    full = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return [
         name
@@ -168,6 +172,7 @@ def targets(model: nn.Module, skip: Collection[str] = ()) -> list[str]:
         if (type(module) is nn.Linear or type(module).__name__ == "Conv1D")
         and module is not head
         and ".lora_" not in name
+        and full.isdisjoint(name.split("."))
         and not any(name == each or name.startswith(f"{each}.") for each in skip)
     ]
 

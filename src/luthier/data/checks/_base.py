@@ -152,6 +152,9 @@ class Seen:
 class Check:
     """One family of checks.
 
+    Rows are looked at in pieces, perhaps in other processes, in whatever order; nothing is known
+    there but the rows themselves. What that leaves is taken in the order of the rows.
+
     Attributes:
         codes: everything that it can find.
     """
@@ -161,8 +164,18 @@ class Check:
     def __init__(self, known: Known) -> None:
         self.known = known
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
-        """What one row shows; rows without a record as well."""
+    @classmethod
+    def see(cls, seen: Seen) -> Iterable[Finding]:  # noqa: ARG003
+        """What one row shows by itself; rows without a record as well."""
+        return ()
+
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:  # noqa: ARG003
+        """What must be kept of these rows: plain and small; ``None`` for nothing."""
+        return None
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
+        """Keeps it; gives what the rows show beside earlier ones, by their place among these."""
         return ()
 
     def close(self) -> Iterable[Finding]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,19 +37,29 @@ class Check(Base):
         self._answers = Runs(known.scratch, "answers")
         self._rows = array("I")
         self._prompts = array("Q")
-        self._keys: list[tuple[int, int]] = []
+        self._keys = array("Q")
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
-        """Takes the only answer of a row, and its prompt."""
-        record, answers = seen.record, seen.answers
-        if isinstance(record, Conversation | SourceTarget) and len(answers) == 1:
-            answer = " ".join(answers[0].lower().split())
-            if answer.count(" ") + 1 >= _WORDS:
-                self._keys.append((short_hash(answer), len(self._rows)))
-                self._rows.append(seen.number)
-                self._prompts.append(short_hash(seen.prompt))
-                if len(self._keys) >= 1 << 16:
-                    self._hand_on()
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Rows with a single answer: their numbers, hashes of their answers and prompts."""
+        numbers, answers, prompts = array("I"), array("Q"), array("Q")
+        for seen in rows:
+            if isinstance(seen.record, Conversation | SourceTarget) and len(seen.answers) == 1:
+                answer = " ".join(seen.answers[0].lower().split())
+                if answer.count(" ") + 1 >= _WORDS:
+                    numbers.append(seen.number)
+                    answers.append(short_hash(answer))
+                    prompts.append(short_hash(seen.prompt))
+        return numbers, answers, prompts
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
+        """Notes them."""
+        numbers, answers, prompts = digest
+        self._rows.extend(numbers)
+        self._keys.extend(answers)
+        self._prompts.extend(prompts)
+        if len(self._keys) >= 1 << 16:
+            self._hand_on()
         return ()
 
     def close(self) -> Iterable[Finding]:
@@ -71,6 +81,7 @@ class Check(Base):
                     )
 
     def _hand_on(self) -> None:
-        keys = np.array([key for key, _ in self._keys], dtype=np.uint64)
-        self._answers.add(keys, np.array([number for _, number in self._keys], dtype=np.uint32))
-        self._keys = []
+        keys = np.array(self._keys, dtype=np.uint64)
+        last = len(self._rows)
+        self._answers.add(keys, np.arange(last - len(keys), last, dtype=np.uint32))
+        self._keys = array("Q")

@@ -42,7 +42,8 @@ class Check(Base):
 
     codes: ClassVar[tuple[Code, ...]] = (MOJIBAKE, CONTROL, HTML, BASE64, LONG)
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
+    @classmethod
+    def see(cls, seen: Seen) -> Iterable[Finding]:
         """The row's text."""
         text = seen.whole
         if not text.isascii() and (found := _BROKEN.search(text)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from luthier.core.findings import Code, Finding
 from luthier.data.checks._base import Check as Base
 from luthier.data.checks._base import Known, Seen
 from luthier.data.contents import short_hash
-from luthier.data.similar import Similar
+from luthier.data.similar import Similar, sketched
 
 LEAK = Code(
     "D040",
@@ -62,12 +62,20 @@ class Check(Base):
         self._rows = array("I")
         self._labels = array("Q")
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
-        """Takes the row's text."""
-        if seen.record is not None:
-            self._similar.add(seen.whole)
-            self._rows.append(seen.number)
-            self._labels.append(0 if seen.label is None else short_hash(seen.label))
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Numbers of the rows with a text, hashes of it and of their labels."""
+        spoken = [seen for seen in rows if seen.record is not None]
+        numbers = array("I", (seen.number for seen in spoken))
+        labels = (0 if seen.label is None else short_hash(seen.label) for seen in spoken)
+        return numbers, array("Q", labels), sketched([seen.whole for seen in spoken])
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
+        """Notes them."""
+        numbers, labels, sketches = digest
+        self._rows.extend(numbers)
+        self._labels.extend(labels)
+        self._similar.take(sketches)
         return ()
 
     def close(self) -> Iterable[Finding]:

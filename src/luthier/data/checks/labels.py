@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ LENGTH = Code(
 )
 _MOST = 10.0
 _DECIMAL = re.compile(r"[-+]?\d*\.\d+")
+#: What stands for the length of a row whose classes are types of entities.
+_ENTITIES = -1
 #: Rows below which nothing is said about lengths.
 _ENOUGH = 40
 _BINS = 10
@@ -70,38 +72,50 @@ class Check(Base):
         self._label = array("I")
         self._length = array("I")
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
-        """A label that the training rows, or the recipe, do not have."""
-        if isinstance(seen.record, Tagged):
-            yield from self._entities(seen, seen.record)
-            return
-        labels = seen.record.label if isinstance(seen.record, Labelled) else ()
-        names = (labels,) if isinstance(labels, str) else labels
-        if isinstance(names, float) or any(map(_DECIMAL.fullmatch, names)):
-            return  # numbers to be predicted; a CSV file has them as text
-        for name in names:
-            allowed = self._allowed(seen.split)
-            if allowed and name not in allowed:
-                yield UNKNOWN.at(
-                    seen.place,
-                    f"the label '{name}' is not in the label set",
-                    nearest(name, allowed),
-                )
-            self._counts[seen.split][name] += 1
-        if seen.label is not None and names:
-            self._rows.append(seen.number)
-            self._label.append(self._numbers.setdefault(seen.label, len(self._numbers)))
-            self._length.append(min(len(seen.whole), 2**31))
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Of rows with classes: place, number, split, the classes, the only one, the length."""
+        found: list[tuple[int, int, str, Sequence[str], str | None, int]] = []
+        for place, seen in enumerate(rows):
+            if isinstance(seen.record, Tagged):
+                entities = sorted(types(seen.record.tags))
+                found.append((place, seen.number, seen.split, entities, None, _ENTITIES))
+                continue
+            labels = seen.record.label if isinstance(seen.record, Labelled) else ()
+            names = (labels,) if isinstance(labels, str) else labels
+            if not names or isinstance(names, float) or any(map(_DECIMAL.fullmatch, names)):
+                continue  # numbers to be predicted; a CSV file has them as text
+            length = 0 if seen.label is None else min(len(seen.whole), 2**31)
+            found.append((place, seen.number, seen.split, names, seen.label, length))
+        return found
 
-    def _entities(self, seen: Seen, record: Tagged) -> Iterable[Finding]:
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
+        """A label that the training rows, or the recipe, do not have."""
+        for place, number, split, names, label, length in digest:
+            if length == _ENTITIES:
+                for finding in self._entities(self.known.places.at(number), split, set(names)):
+                    yield place, finding
+                continue
+            for name in names:
+                allowed = self._allowed(split)
+                if allowed and name not in allowed:
+                    message = f"the label '{name}' is not in the label set"
+                    at = self.known.places.at(number)
+                    yield place, UNKNOWN.at(at, message, nearest(name, allowed))
+                self._counts[split][name] += 1
+            if label is not None:
+                self._rows.append(number)
+                self._label.append(self._numbers.setdefault(label, len(self._numbers)))
+                self._length.append(length)
+
+    def _entities(self, at: str, split: str, found: set[str]) -> Iterable[Finding]:
         """A type of entities that the training rows, or the recipe, do not have."""
-        found = types(record.tags)
-        named = self.known.splits_known and seen.split != TRAIN and TRAIN in self._types
+        named = self.known.splits_known and split != TRAIN and TRAIN in self._types
         allowed = types(self.known.classes) or (self._types[TRAIN] if named else set())
         for name in sorted(found - allowed) if allowed else ():
             message = f"no training row has an entity of type '{name}'"
-            yield UNKNOWN.at(seen.place, message, nearest(name, allowed))
-        self._types[seen.split] |= found
+            yield UNKNOWN.at(at, message, nearest(name, allowed))
+        self._types[split] |= found
 
     def close(self) -> Iterable[Finding]:
         """What the counts of each class show."""

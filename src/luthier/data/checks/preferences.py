@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 from luthier.core.findings import Code, Finding
 from luthier.core.records import Preference
@@ -30,12 +30,23 @@ class Check(Base):
         self._pairs: Counter[str] = Counter()
         self._longer: Counter[str] = Counter()
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
-        """Which of the two answers is the longer one."""
-        if isinstance(seen.record, Preference):
-            chosen, rejected = seen.answers
-            self._pairs[seen.origin.source] += 1
-            self._longer[seen.origin.source] += len(chosen) > len(rejected)
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Pairs of each source, and those whose chosen answer is the longer one."""
+        pairs: Counter[str] = Counter()
+        longer: Counter[str] = Counter()
+        for seen in rows:
+            if isinstance(seen.record, Preference):
+                chosen, rejected = seen.answers
+                pairs[seen.origin.source] += 1
+                longer[seen.origin.source] += len(chosen) > len(rejected)
+        return pairs, longer
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
+        """Counts them."""
+        pairs, longer = digest
+        self._pairs.update(pairs)
+        self._longer.update(longer)
         return ()
 
     def close(self) -> Iterable[Finding]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 from luthier.core.findings import Code, Finding
 from luthier.core.records import SourceTarget
@@ -76,16 +76,27 @@ class Check(Base):
         self._rows = array("I")
         self._told = array("B")
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
-        """The row's language, or its script."""
+    @classmethod
+    def see(cls, seen: Seen) -> Iterable[Finding]:
+        """A word of letters of two scripts."""
         text = seen.whole
-        if isinstance(seen.record, SourceTarget) or not text:
+        if isinstance(seen.record, SourceTarget) or text.isascii():
             return
-        if not text.isascii() and (found := _TWO.search(text)):
+        if found := _TWO.search(text):
             yield HOMOGLYPH.at(seen.place, f"Latin and Cyrillic letters in '{found.group()}'")
-        if name := language(text[:_LOOKED]):
-            self._rows.append(seen.number)
+
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Each row's language, or its script, where it is told."""
+        told = ((s, language(s.whole[:_LOOKED])) for s in rows if _tells(s))
+        return [(seen.number, name) for seen, name in told if name]
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
+        """Notes them."""
+        for number, name in digest:
+            self._rows.append(number)
             self._told.append(self._names.setdefault(name, len(self._names)))
+        return ()
 
     def close(self) -> Iterable[Finding]:
         """The rows of the few, or how the rows are shared where there are no few."""
@@ -103,6 +114,10 @@ class Check(Base):
             if told != main:
                 message = f"in {names[told]}, where most rows are in {names[main]}"
                 yield MIXED.at(self.known.places.at(row), message)
+
+
+def _tells(seen: Seen) -> bool:
+    return bool(seen.whole) and not isinstance(seen.record, SourceTarget)
 
 
 def language(text: str) -> str:

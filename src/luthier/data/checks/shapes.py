@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 from luthier.core.findings import Code, Finding
 from luthier.core.records import Labelled
@@ -31,13 +31,19 @@ class Check(Base):
         super().__init__(known)
         self._first: dict[str, type] = {}
 
-    def see(self, seen: Seen) -> Iterable[Finding]:
+    @classmethod
+    def digest(cls, rows: Sequence[Seen]) -> Any:
+        """Of labelled rows: their place, where they stand, the kind of label."""
+        return [
+            (place, seen.origin, type(seen.record.label))
+            for place, seen in enumerate(rows)
+            if isinstance(seen.record, Labelled)
+        ]
+
+    def take(self, digest: Any) -> Iterable[tuple[int, Finding]]:
         """A label of another kind than the file's first."""
-        if not isinstance(seen.record, Labelled):
-            return
-        kind = type(seen.record.label)
-        first = self._first.setdefault(seen.origin.source, kind)
-        if kind is not first:
-            yield SHAPES.at(
-                seen.place, f"the label is {_KINDS[kind]}, in the rows before {_KINDS[first]}"
-            )
+        for place, origin, kind in digest:
+            first = self._first.setdefault(origin.source, kind)
+            if kind is not first:
+                message = f"the label is {_KINDS[kind]}, in the rows before {_KINDS[first]}"
+                yield place, SHAPES.at(origin, message)

@@ -66,6 +66,36 @@ def text(row: Row, column: str, what: str) -> str:
     return checked(row.fields[column], f"'{column}'", what, row.origin)
 
 
+def one_text(row: Row, column: str, what: str, *, several: bool) -> str:
+    """A column's text, or what its list of texts comes to.
+
+    Args:
+        row: the row.
+        column: whose text is wanted.
+        what: the text's part in the record.
+        several: whether a list is several texts, of which the first is taken, and not one text's
+            sentences, which a space joins.
+
+    Raises:
+        DataError: as :func:`text`, or an empty list.
+    """
+    value = row.fields[column]
+    if not isinstance(value, list | tuple):
+        return text(row, column, what)
+    if not value:
+        raise DataError(
+            f"the {what} in '{column}' is an empty list",
+            str(row.origin),
+            "fill it in or take the row out",
+            "empty",
+        )
+    # A blank sentence among others adds nothing; one text must say something.
+    spoken = [each for each in value if not (isinstance(each, str) and not each.strip())]
+    taken = value[:1] if several else spoken or value
+    parts = [checked(each, f"{column}[{i}]", what, row.origin) for i, each in enumerate(taken)]
+    return " ".join(parts)
+
+
 def optional_text(row: Row, column: str, what: str) -> str:
     """A column's text, which may be missing, null or blank: then it is empty."""
     value = row.fields.get(column)

@@ -13,10 +13,10 @@ from luthier.data.formats._fields import (
     RESPONSES,
     need,
     nested,
+    one_text,
     pick,
     said_system,
     system_turns,
-    text,
 )
 
 #: Names that belong together: they settle a row in which several could be the prompt.
@@ -43,7 +43,8 @@ class Config(KindConfig):
 class Format:
     """Rows with a prompt and a response to a :class:`Conversation` of two turns.
 
-    A column ``system``, where it is filled in, becomes a first turn.
+    A column ``system``, where it is filled in, becomes a first turn. Where this format is named, a
+    prompt that is a list is its sentences, and of a list of responses the first is taken.
     """
 
     records: ClassVar[tuple[type[Record], ...]] = (Conversation,)
@@ -72,8 +73,8 @@ class Format:
         if pair is None:
             pair = need(row, PROMPTS, "prompt"), need(row, RESPONSES, "response")
         turns = [
-            Turn("user", text(row, pair[0], "prompt")),
-            Turn("assistant", text(row, pair[1], "response")),
+            Turn("user", one_text(row, pair[0], "prompt", several=False)),
+            Turn("assistant", one_text(row, pair[1], "response", several=True)),
         ]
         return Conversation(row.origin, (*system_turns(row), *turns))
 

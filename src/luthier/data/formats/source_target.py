@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from luthier.core.contracts import KindConfig
-from luthier.core.errors import DataError, Fault
+from luthier.core.errors import Fault
 from luthier.core.records import Origin, Record, Row, SourceTarget
-from luthier.data.formats._fields import checked, headless, need
+from luthier.data.formats._fields import headless, need, one_text
 
 _PAIRS = (
     ("source", "target"),
@@ -70,8 +70,8 @@ class Format:
         pair = _pair(row.fields)
         if pair is None:
             pair = need(row, ("source",), "source"), need(row, ("target",), "target")
-        source = _text(row, pair[0], "source", several=False)
-        target = _text(row, pair[1], "target", several=True)
+        source = one_text(row, pair[0], "source", several=False)
+        target = one_text(row, pair[1], "target", several=True)
         if self.config.reverse:
             source, target = target, source
         return SourceTarget(row.origin, source, target)
@@ -90,25 +90,6 @@ def _written(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(item, str) for item in value)
     return value is None or isinstance(value, str)
-
-
-def _text(row: Row, column: str, what: str, *, several: bool) -> str:
-    """A column's text, or what its list of texts comes to."""
-    value = row.fields[column]
-    if not isinstance(value, list | tuple):
-        return checked(value, f"'{column}'", what, row.origin)
-    if not value:
-        raise DataError(
-            f"the {what} in '{column}' is an empty list",
-            str(row.origin),
-            "fill it in or take the row out",
-            "empty",
-        )
-    # A blank sentence among others adds nothing; a target is one text, which must say something.
-    spoken = [each for each in value if not (isinstance(each, str) and not each.strip())]
-    taken = value[:1] if several else spoken or value
-    parts = [checked(each, f"{column}[{i}]", what, row.origin) for i, each in enumerate(taken)]
-    return " ".join(parts)
 
 
 def _lines(text: str, origin: Origin) -> Iterator[Row | Fault]:
