@@ -4,7 +4,7 @@
 encoder (all-MiniLM-L6-v2). Every run is a process of its own, and what it gave is in the results
 before the next one starts: a script that was killed goes on where it was.
 
-    full, lora, head        Luthier's methods
+    full, lora, adapter, head   Luthier's methods
     probe then full         two stages: the head alone, then everything
     trainer full            BertForSequenceClassification under Trainer, its own head and schedule
     trainer lora            the same with peft's LoRA on query and value
@@ -61,6 +61,11 @@ OURS: dict[str, dict[str, Any]] = {
         "model": {"dropout": 0.0},
         "method": {"kind": "lora", "rank": 16},
         "training": {"learning_rate": 2e-3},
+    },
+    "adapter": {
+        "model": {"dropout": 0.0},
+        "method": {"kind": "adapter", "reduction_factor": 4},
+        "training": {"learning_rate": 3e-3},
     },
     "head": {"method": "head", "training": PROBE},
     "probe then full": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     parts = [luthier.Run(stage) for stage in run.folder.stages] or [run]
     steps = [[e for e in part.events if e["kind"] == "step"][-1] for part in parts]
     figures = parts[-1].metrics
+    environment = json.loads(parts[-1].folder.environment.read_text(encoding="utf-8"))
     return {
         "accuracy": figures["accuracy"]["after"],
         "f1_macro": figures["f1_macro"]["after"],
         "rows": parts[-1].evaluation["rows"],
+        "parameters": environment["parameters"],
         "train_seconds": round(seconds, 1),
         "step_seconds": round(sum(step["seconds"] for step in steps), 1),
         "steps": sum(step["step"] for step in steps),

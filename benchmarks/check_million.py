@@ -5,7 +5,8 @@
 About 500 MB of prompt/response rows. One in a hundred is an earlier row word for word, one in a
 hundred an earlier row with a few of its words changed; the true similarity of each of these is
 computed here, one pair at a time, and the check's findings are compared with it. The check runs
-in a process of its own, whose peak memory is what the system says of it.
+in a process of its own, whose peak memory is what the system says of it: once in that process
+alone, once sharing the rows out as the command does by itself; both must find the same.
 """
 
 from __future__ import annotations
@@ -36,24 +37,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--output", default="check_million.json")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(checked(asked.child)))
+        print(json.dumps(checked(asked.child[0], int(asked.child[1]))))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.jsonl")
         exact, near = write(path, asked.rows)
-        words = [sys.executable, __file__, "--child", str(path)]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        alone, found = (run(path, count) for count in (1, os.cpu_count() or 1))
         size = path.stat().st_size
-    found = json.loads(done.stdout)
+    same = [name for name in ("D050", "D051", "other") if alone[name] != found[name]]
+    assert not same, f"several processes find something else: {same}"
     result = {
         "rows": asked.rows,
         "megabytes": round(size / 1e6, 1),
         "seconds": round(found["seconds"], 1),
         "rows_per_second": round(asked.rows / found["seconds"]),
         "peak_megabytes": round(found["peak"] / 1e6),
+        "workers": found["workers"],
+        "seconds_alone": round(alone["seconds"], 1),
+        "peak_megabytes_alone": round(alone["peak"] / 1e6),
+        "ratio": round(alone["seconds"] / found["seconds"], 2),
         "exact": score(exact, set(found["D050"])),
         "near": [bucket(near, set(found["D051"]), a, b) for a, b in pairs()],
         "near_false": len(set(found["D051"]) - set(near)),
@@ -87,21 +92,38 @@ def bucket(near: dict[int, float], found: set[int], low: float, high: float) -> 
     return {"similarity": [low, high], "planted": len(inside), "found": hit, "recall": recall}
 
 
-def checked(path: str) -> dict[str, Any]:
+def run(path: Path, workers: int) -> dict[str, Any]:
+    words = [sys.executable, __file__, "--child", str(path), str(workers)]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def checked(path: str, workers: int) -> dict[str, Any]:
     """The check, with every finding kept so that lines can be compared."""
     from luthier.core import findings
     from luthier.data.check import Ask, check
 
     findings.SHOWN = 10**9
-    report = check(Ask([("rows", path)]))
+    report = check(Ask([("rows", path)], workers=workers))
     lines: dict[str, list[int]] = {"D050": [], "D051": []}
     for kept, _ in report.findings.groups():
         for one in kept:
             if one.code in lines:
                 lines[one.code].append(int(one.place.rpartition(":")[2]))
     other = {c: n for c, n in report.findings.totals.items() if c not in lines}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": report.seconds, "peak": peak, "other": other, **lines}
+    mine, theirs = (
+        resource.getrusage(who).ru_maxrss * 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    peak = mine + workers * theirs if theirs else mine  # each of them at its largest
+    return {
+        "seconds": report.seconds,
+        "peak": peak,
+        "workers": workers,
+        "other": other,
+        **lines,
+    }
 
 
 def write(path: Path, rows: int) -> tuple[set[int], dict[int, float]]:

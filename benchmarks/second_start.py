@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "parts": parts,
         "imports": round(statistics.median(each["imports"] for each in runs), 3),
         "model": round(statistics.median(each["model"] for each in runs), 3),
+        "peak_megabytes": round(max(each["peak"] for each in runs) / 1e6),
     }
 
 
@@ -152,6 +154,7 @@ def start(path: str, verify: bool) -> None:
             "imports": imported - begun,
             "model": model,
             "batch": tokens,
+            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         print("\n" + json.dumps(said), flush=True)
         os._exit(0)

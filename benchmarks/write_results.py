@@ -15,6 +15,7 @@ from typing import Any
 from banking77 import table as banking_table
 from distil import table as distil_table
 from entities import table as entity_table
+from frozen import table as frozen_table
 from repurpose import table as repurpose_table
 from translate import EPOCHS
 from translate import table as translation_table
@@ -31,6 +32,8 @@ BANKING = ROOT / "benchmarks" / "results" / "banking77.json"
 ENTITIES = ROOT / "benchmarks" / "results" / "entities.json"
 STORYBOOKS = ROOT / "benchmarks" / "results" / "storybooks.json"
 TRANSLATE = ROOT / "benchmarks" / "results" / "translate.json"
+ADAPTER = ROOT / "benchmarks" / "results" / "banking77_adapter.json"
+FROZEN = ROOT / "benchmarks" / "results" / "frozen.json"
 TRL = ROOT / "benchmarks" / "results" / "trl_sft.json"
 
 HEAD = """# Results
@@ -67,6 +70,11 @@ def main() -> None:
         parts.append(_entities(json.loads(ENTITIES.read_text(encoding="utf-8"))))
     if TRANSLATE.is_file():
         parts.append(_translate(json.loads(TRANSLATE.read_text(encoding="utf-8"))))
+    if ADAPTER.is_file() and BANKING.is_file():
+        both = (json.loads(file.read_text(encoding="utf-8")) for file in (ADAPTER, BANKING))
+        parts.append(_adapter(*both))
+    if FROZEN.is_file():
+        parts.append(_frozen(json.loads(FROZEN.read_text(encoding="utf-8"))))
     if STORYBOOKS.is_file():
         parts.append(_storybooks(json.loads(STORYBOOKS.read_text(encoding="utf-8"))))
     if TRL.is_file():
@@ -165,6 +173,58 @@ def _banking(found: dict[str, Any]) -> str:
             f"{same['steps']} steps are at most {same['largest_difference']:.1e} apart.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _adapter(found: dict[str, Any], beside: dict[str, Any]) -> str:
+    """Bottleneck adapters beside full fine-tuning, in accuracy and parameters."""
+    figures, full = found["systems"]["adapter"], beside["systems"]["full"]
+    settings = figures["settings"]
+    counted = next(run for run in found["runs"] if run["settings"] == settings)["parameters"]
+    low, high = figures["interval"]
+    return "\n".join(
+        [
+            "## Intents: bottleneck adapters on Banking77",
+            "",
+            f"Adapters of `reduction_factor: {settings['method']['reduction_factor']}` behind each "
+            f"feed-forward part (Pfeiffer et al. 2021), {settings['training']['epochs']} epochs at "
+            f"{settings['training']['learning_rate']:g}, no dropout: {counted['trainable']:,} of "
+            f"{counted['total']:,} parameters ({counted['trainable'] / counted['total']:.1%}, the "
+            f"head among them) give {100 * figures['accuracy']:.2f} % ({100 * low:.2f} to "
+            f"{100 * high:.2f} over {len(figures['seeds'])} seeds), where all of them give "
+            f"{100 * full['accuracy']:.2f} %. The rate was chosen on a tenth of the training rows "
+            "held out (`benchmarks/banking77.py --only adapter`).",
+            "",
+        ]
+    )
+
+
+def _frozen(found: dict[str, Any]) -> str:
+    """What keeping the frozen layers' output saves, beside computing it and beside Trainer."""
+    every = found["last"].values()
+    apart = max(each["largest_difference"] for each in every)
+    same = "bit for bit the same" if apart == 0 else f"at most {apart:.1e} apart"
+    padded = next(iter(every))["padded_over_real"]
+    return "\n".join(
+        [
+            "## Speed: the last layers of an encoder, what the frozen ones give kept",
+            "",
+            f"CLINC150 ({found['rows']:,} questions, 150 intents, CC-BY-3.0, "
+            "github.com/clinc/oos-eval), all-MiniLM-L6-v2, "
+            f"{found['epochs']} epochs of batches of {found['batch_size']}, "
+            f"{found['precision']}, one thread of {found['machine']['cpu']}; seconds of the "
+            f"processor, medians of {found['repeats']} runs.",
+            "",
+            *frozen_table(found),
+            "",
+            f"The losses of every step with and without are {same}. At most: a forward pass "
+            "counted as one and a backward pass as two, nothing else costing anything. Filling "
+            "happens once, and is 1 where it costs one forward pass of the frozen layers over all "
+            "rows. Trainer freezes the same layers and pads each batch to its longest row, "
+            f"{padded:.2f} times the real tokens; all in means three epochs, filling included "
+            "(`benchmarks/frozen.py`).",
+            "",
+        ]
+    )
 
 
 def _rates(systems: dict[str, Any]) -> str:

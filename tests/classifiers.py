@@ -71,12 +71,14 @@ def own(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     return module.eval()
 
 
-def pooled(name: str, pooling: str, dtype: torch.dtype = torch.float32, classes: int = 3) -> Any:
+def pooled(
+    name: str, pooling: str, dtype: torch.dtype = torch.float32, classes: int = 3, **changes: Any
+) -> Any:
     """A linear head on an architecture's trunk."""
     from transformers import AutoModel
 
     torch.manual_seed(0)
-    trunk = AutoModel.from_config(config(name, classes), dtype=dtype)
+    trunk = AutoModel.from_config(config(name, classes, **changes), dtype=dtype)
     module = PooledClassifier(trunk, classes, pooling).to(dtype)
     louder(module)
     return module.eval()

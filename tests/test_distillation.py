@@ -29,6 +29,7 @@ from luthier.core.rundir import RunDir
 from luthier.engine import columns
 from luthier.inspection import inspect
 from luthier.models.load import load as load_model
+from luthier.show import label_words
 
 STEPS = 6
 
@@ -224,6 +225,8 @@ def test_a_teacher_of_the_wrong_sort_or_too_small_is_refused(
     monkeypatch.setattr(companions, "free_memory", lambda _device: 1000)
     with pytest.raises(UserError, match="are free on cpu"):
         luthier.train(values, quiet=True)
+    [found] = inspect(recipes.load(values))
+    assert any("are free on cpu" in fault.message for fault in found.refusals)
     values["objective"]["teacher"] = str(tmp_path / "nowhere")
     with pytest.raises(RecipeError, match="no model folder"):
         luthier.train(values, quiet=True)
@@ -347,6 +350,12 @@ def test_texts_without_a_label_teach_what_the_teacher_says(
         teacher=str(expert),
     )
     values["data"].update(validation=[str(held), str(bare)], check="warn")
+    [found] = inspect(recipes.load(values), rows=60)
+    said = {
+        label_words(e.targets["classification"]["label"][0], tuple(WORDS))
+        for e in found.train.shown
+    }
+    assert said == {*WORDS, "(unknown)"}
     run = luthier.train(values, quiet=True)
     assert run.metrics["accuracy"]["rows"] == 6, "only rows with a label are judged"
     assert run.metrics["accuracy"]["after"] > 0.6
@@ -375,8 +384,11 @@ def test_an_adapter_on_some_layers_is_refused(expert: Path, tmp_path: Path) -> N
     values = classifier(
         {"name": str(expert), "layers": 2}, tmp_path / "run", rows(), teacher=str(expert)
     )
+    values["method"] = "lora"
+    [found] = inspect(recipes.load(values))
+    assert any("nothing without its base" in fault.message for fault in found.refusals)
     with pytest.raises(RecipeError, match="an adapter is nothing without its base"):
-        luthier.train({**values, "method": "lora"}, quiet=True)
+        luthier.train(values, quiet=True)
 
 
 def test_other_layers_are_another_run(expert: Path, tmp_path: Path) -> None:

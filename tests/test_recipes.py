@@ -133,6 +133,8 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "assistant-understanding": _encoder,
     "entities": _encoder,
     "masked-lm": _encoder,
+    "intents-adapter": _intents,
+    "intents-layers": _intents,
     "sentiment": _sentiment,
     "student": _student,
     "embeddings": _embeddings,
@@ -168,7 +170,8 @@ def test_a_ready_recipe_runs_two_steps(name: str, tmp_path: Path) -> None:
     prompts = recipe.get("evaluation", {}).get("prompts", [])
     shown = list(read_lines(run.folder.samples))[: len(prompts)]
     assert [sample["prompt"] for sample in shown] == prompts
-    assert all(sample["before"] and sample["after"] for sample in shown)
+    if "architecture" not in recipe["model"]:  # one from scratch may have nothing to say yet
+        assert all(sample["before"] and sample["after"] for sample in shown)
     cut = name == "sentiment"
     counts = json.loads(run.folder.environment.read_text(encoding="utf-8")).get("data", {})
     assert not cut or counts["train"]["cut"]["examples"] > 5

@@ -198,6 +198,7 @@ def test_a_file_may_feed_two_tasks(tmp_path: Path) -> None:
         ("grief", "joy"),
         ("anna", "bob", "mary"),
     ]
+    assert parts.validation is not None
     train, held = (
         {r.origin.line for r in side[0].records} for side in (parts.train, parts.validation)
     )

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from test_classify import recipe, rows
 
 import luthier
+from luthier import cli
 from luthier.classify import Classifier
 from luthier.core.errors import RecipeError
 from luthier.engine import solver
@@ -167,6 +168,20 @@ def test_a_hidden_layer_is_saved_loaded_and_continued(tmp_path: Path) -> None:
         assert all(torch.allclose(kept[n], made[n], atol=1e-6) for n in made)
         [same] = Classifier.open(str(again.path)).predict(["joy joy"])
         assert same.probabilities == pytest.approx(said.probabilities, abs=1e-4)
+
+
+def test_inspect_says_that_there_are_no_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    values = solved(tmp_path)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in values["data"]["train"]))
+    values["data"]["train"] = str(file)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    cli.run(["inspect", str(tmp_path / "recipe.yaml")])
+    assert "L-BFGS over all rows at once" in capsys.readouterr().out
 
 
 def test_several_strengths_are_tried_where_none_is_said(tmp_path: Path) -> None:

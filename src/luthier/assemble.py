@@ -180,13 +180,12 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
     if not isinstance(objective, Settling):
         return recipe, objective
     known = companions.labels_of(objective)
-    if not known and (head := known_head(recipe.model)) is not None:
+    head = None if known else known_head(recipe.model)
+    if head is not None:
         known = head.labels
-        if isinstance(objective, Tasked):
-            parts = {each.name: each.labels for each in head.parts}
-            objective = objective.knowing(parts)
     if isinstance(objective, Tasked):  # it must see a row of each task, whatever is kept
-        made = cast("Settling", objective).settled(part.records, known)
+        parts = {} if head is None else {each.name: each.labels for each in head.parts}
+        made = cast("Settling", objective.knowing(parts)).settled(part.records, known)
     else:
         made = settle_on(objective, part, known)
     return recipe.model_copy(update={"objective": made.config}), made

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
-from luthier.core import cache
-from luthier.core.contracts import FrozenColumns, HeadedModel, LanguageModel
-from luthier.core.contracts_beside import Solving
-from luthier.core.contracts_tasks import Tasked
-from luthier.core.errors import RecipeError
+from luthier.core.contracts import FrozenColumns, LanguageModel
+from luthier.core.contracts_beside import Solve, Solving
+from luthier.core.errors import RecipeError, UserError
+from luthier.core.recipe import Recipe
 from luthier.core.records import Batch, Example, Ints, SegmentTable
 from luthier.data.batching import (
     check_budget,
@@ -32,8 +30,10 @@ from luthier.data.store import ExampleStore
 from luthier.engine import solver, trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
+from luthier.frozen import Outputs, outputs
 from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
+from luthier.ops import bottleneck
 
 Say = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def feed(
 ) -> tuple[Data, LanguageModel]:
     """Data and policy of a run; ``choices`` learns the token budget.
 
-    Where the method leaves the whole trunk as it is, its activations take the texts' place.
+    Where the method leaves the lowest layers as they are, their output takes their place.
 
     Raises:
         UserError: not even the longest example fits into memory.
@@ -62,61 +62,34 @@ def feed(
     data = _data(parts, backend, plan)
     if isinstance(parts.objective, FrozenColumns):
         data = _with_columns(parts, backend, data, say)
-    layers = int(parts.loaded.model.config.num_hidden_layers)
-    if parts.method.frozen_depth(module) < layers:
-        return data, parts.loaded.model
-    say("the trunk stays as it is: its activations are computed once")
-    return _on_frozen_trunk(parts, backend, data, plan)
-
-
-def _on_frozen_trunk(
-    parts: Parts, backend: Backend, data: Data, plan: Plan
-) -> tuple[Data, LanguageModel]:
-    """The same with the trunk's activations in place of its passes."""
-    model = parts.loaded.model
-    read = _read_by(parts)
-    weights = trunk_cache.trunk_key(model.module)
-
-    def cut(sizes: Sequence[int]) -> list[list[int]]:
-        return data.cut(sizes, plan.token_budget)
-
-    def with_states(store: ExampleStore) -> ExampleStore:
-        tokens = hashlib.sha256()
-        for name in sorted(store.arrays):
-            if name.startswith(("token", "segment", "example")) or name.endswith(".position"):
-                tokens.update(store.arrays[name].tobytes())
-        arrays = dict(store.arrays)
-        for table, one in read.items():
-            of = [] if isinstance(model, HeadedModel) else [table]
-            name = cache.key(weights, tokens.hexdigest(), one.pooling, backend.precision, *of)
-            place = cache.place("trunks", name)
-            with backend.arithmetic():
-                rows = trunk_cache.activations(store, table, one, cut, data.collate, place)
-            arrays[f"{table}.{trunk_cache.COLUMN}"] = rows
-        cache.trim()
-        return ExampleStore(arrays, store.sources)
-
-    data = _mapped(parts, data, with_states)
-    assert isinstance(data.train, ExampleStore)
-    if not isinstance(model, HeadedModel):
-        return data, cast("LanguageModel", trunk_cache.CachedTrunks(model, parts.loaded.head))
-    [head] = read
-    data = replace(data, rows=partial(_rows, data.train, head, backend.device))
+    kept = outputs(parts, backend, data, choices, say)
+    _compile(parts, 0 if kept is None else parts.method.frozen_depth(module))
     solve = parts.method.solve if isinstance(parts.method, Solving) else None
-    if solve is not None:
-        # Of every strength, then of all rows.
-        data = replace(data, total=solve.iterations * (len(solver.STRENGTHS) + 1), per_epoch=1)
-    return data, trunk_cache.CachedTrunk(model, head)
+    if kept is None:
+        if solve is not None:
+            raise UserError(
+                "the head is solved for by reading every row again and again, and what the trunk "
+                "gives cannot be kept",
+                cure="method.solver: sgd; or make room as said above",
+                code="cache",
+            )
+        return data, parts.loaded.model
+    steps = _steps(parts, data.train, _order(parts), kept)
+    fed = replace(data, step=steps, validation=kept.validation(data.validation))
+    return (fed if solve is None else _solved(parts, backend, fed, kept, solve)), kept.policy
 
 
-def _read_by(parts: Parts) -> dict[str, Any]:
-    """Each table with rows that a head reads, and the model of that head."""
-    model: Any = parts.loaded.model
-    if not isinstance(parts.objective, Tasked):
-        [head] = parts.objective.heads
-        return {head.kind: model}
-    each = model.head.parts
-    return {parts.objective.table(part.name, part.kind): model.view(part.name) for part in each}
+def _solved(parts: Parts, backend: Backend, data: Data, kept: Outputs, solve: Solve) -> Data:
+    """The same for a head that is solved for: every row at once, for every strength."""
+    store, [head] = data.train, [each.kind for each in parts.objective.heads]
+    assert isinstance(store, ExampleStore)
+    assert kept.train is not None
+    name = f"{head}.{trunk_cache.COLUMN}"
+    whole = ExampleStore({**store.arrays, name: kept.train.rows}, store.sources)
+    # Of every strength, then of all rows.
+    total = solve.iterations * (len(solver.STRENGTHS) + 1)
+    rows = partial(_rows, whole, head, backend.device)
+    return replace(data, rows=rows, total=total, per_epoch=1)
 
 
 def _rows(store: ExampleStore, head: str, device: torch.device, chosen: Ints) -> Batch:
@@ -142,11 +115,7 @@ def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
         data.collate,
         say,
     )
-    return _mapped(parts, data, asking.answered)
-
-
-def _mapped(parts: Parts, data: Data, change: Callable[[ExampleStore], ExampleStore]) -> Data:
-    """The data with both sides' examples changed."""
+    change = asking.answered
     sides = [change(s) if isinstance(s, ExampleStore) else s for s in (data.train, data.validation)]
     train, held = sides
     return replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
@@ -156,18 +125,23 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     spec = parts.recipe.training
     torch.manual_seed(spec.seed)
     module = parts.method.prepare(parts.loaded.model.module)
-    _refuse_adapter(parts, module)
+    refuse_adapter(parts.recipe, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
-        trunk.gradient_checkpointing_enable({"use_reentrant": False})
-        trunk.enable_input_require_grads()
-    if spec.compile:
-        for layer in parts.loaded.model.blocks:
-            layer.compile(dynamic=True)
+        trunk.activation_checkpointing_enable({"use_reentrant": False})
+        # Only reentrant checkpointing needs it, and it would send gradients below all that learns.
+        trunk.disable_input_require_grads()
     return module
+
+
+def _compile(parts: Parts, first: int) -> None:
+    """The blocks from ``first`` on, where the recipe asks for it."""
+    if parts.recipe.training.compile:
+        for layer in parts.loaded.model.blocks[first:]:
+            layer.compile(dynamic=True)
 
 
 def _check_new_rows(parts: Parts) -> None:
@@ -190,14 +164,15 @@ def _check_new_rows(parts: Parts) -> None:
         )
 
 
-def _refuse_adapter(parts: Parts, module: torch.nn.Module) -> None:
+def refuse_adapter(recipe: Recipe, module: torch.nn.Module) -> None:
     """An adapter names the model that it sits on, and no name means some of a model's layers.
 
     Raises:
         RecipeError: an adapter on a model that ``model.layers`` made.
     """
     inner = getattr(module, "trunk", module)
-    if parts.recipe.model.layers is not None and hasattr(inner, "peft_config"):
+    adapted = hasattr(inner, "peft_config") or bottleneck.has_adapters(module)
+    if recipe.model.layers is not None and adapted:
         raise RecipeError(
             "model.layers makes a model that only this run has, and an adapter is nothing without "
             "its base",
@@ -261,15 +236,17 @@ def _order(parts: Parts) -> Order:
 
 
 def _steps(
-    parts: Parts, examples: Sequence[Example], order: Order
+    parts: Parts, examples: Sequence[Example], order: Order, kept: Outputs | None = None
 ) -> Callable[[int], tuple[list[Example], int]]:
-    """The examples of step n, arranged for its epoch."""
+    """The examples of step n, arranged for its epoch, with what was kept of them."""
     seed = parts.recipe.training.seed
 
     def step(number: int) -> tuple[list[Example], int]:
         epoch = order.epoch(number)
-        chosen = [examples[i] for i in order.step(number)]
+        indices = order.step(number)
+        chosen = [examples[i] for i in indices]
         rng = generator(seed, epoch, number, 1)
-        return list(parts.objective.arrange(chosen, rng)), epoch
+        arranged = list(parts.objective.arrange(chosen, rng))
+        return arranged if kept is None else kept.arranged(chosen, indices, arranged), epoch
 
     return step

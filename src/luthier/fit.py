@@ -17,7 +17,7 @@ from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
 from luthier.core.rundir import RunDir, write_text
-from luthier.engine import checkpoint, neftune, optim_8bit, probe, recover
+from luthier.engine import checkpoint, neftune, optim_8bit, probe, rates, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
@@ -190,6 +190,10 @@ def _announce(
             "size, epochs, learning rate and schedule have no part in it"
         )
     else:
+        module = parts.loaded.model.module
+        groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
+        if said := rates.described(groups, peak_rate(parts)):
+            say(f"learning rates: {said}")
         say(
             f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
             f"{choices['token_budget']:,} tokens at most in a micro-batch"

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from luthier.companions import check_room
 from luthier.core import kinds
 from luthier.core.contracts import Method
+from luthier.core.contracts_beside import Solving
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
@@ -23,8 +25,9 @@ from luthier.data.order import Order, total_steps
 from luthier.data.parts import Part
 from luthier.data.prepare import fitting
 from luthier.data.template import TokenizerCodec
-from luthier.engine import probe
+from luthier.engine import probe, rates
 from luthier.engine.backend import Backend
+from luthier.feed import refuse_adapter
 from luthier.models.load import Loaded, count_parameters
 from luthier.models.outline import Part as ModelPart
 from luthier.models.outline import outline
@@ -123,7 +126,8 @@ class Inspection:
         device: where the run would happen.
         precision: in what arithmetic, and why.
         rate: the peak learning rate.
-        steps: optimizer steps, and how many an epoch.
+        rates: the peak rates by group and how much learns at each; empty where all are one.
+        steps: optimizer steps, and how many an epoch; none where all rows are solved for at once.
         drawing: what an epoch draws, where that is not every example once.
     """
 
@@ -141,6 +145,7 @@ class Inspection:
     device: str
     precision: tuple[str, str]
     rate: float
+    rates: str
     steps: tuple[int, int]
     drawing: Drawing | None = None
 
@@ -217,10 +222,11 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
     longest = max(train.longest, validation.longest if validation else 0)
     rate = method.default_rate if isinstance(spec.learning_rate, str) else spec.learning_rate
     drawing = _drawing(seen, train)
+    solved = isinstance(method, Solving) and method.solve is not None
     return Inspection(
         recipe,
         seen.said,
-        seen.faults,
+        [*seen.faults, *_unfit(seen, module, longest, device)],
         seen.codec,
         seen.policy,
         train,
@@ -239,7 +245,8 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
         str(device),
         (choice["precision"], choice["because"]),
         rate,
-        _steps(recipe, drawing.length if drawing else train.expected),
+        rates.described(rates.rated(method.param_groups(module), module, spec), rate),
+        (0, 0) if solved else _steps(recipe, drawing.length if drawing else train.expected),
         drawing,
     )
 
@@ -276,6 +283,20 @@ def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) ->
         found.groups.update(group(each) for each in kept if group)
         found.shown += kept[: rows - len(found.shown)]
     found.lengths = np.sort(found.sizes[found.sizes > 0])
+    return found
+
+
+def _unfit(
+    seen: Preview, module: torch.nn.Module, longest: int, device: torch.device
+) -> list[Fault]:
+    """Why the models that this run brings together would be refused."""
+    found: list[Fault] = []
+    try:
+        refuse_adapter(seen.recipe, module)
+        for each in seen.companions.values():
+            check_room(each, longest, device)
+    except UserError as error:
+        found.extend(error.faults)
     return found
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier import companions
@@ -40,6 +40,7 @@ class Preview:
         codec: turns to tokens and back.
         policy: what becomes of overlong examples.
         said: how data and template were understood.
+        companions: teachers and the like, without their weights.
     """
 
     recipe: Recipe
@@ -51,6 +52,7 @@ class Preview:
     codec: TokenizerCodec
     policy: str
     said: list[str]
+    companions: Mapping[str, companions.Seen] = field(default_factory=dict)
 
 
 #: A way to a recipe's rows, as :func:`luthier.data.parts.read_parts` is one.
@@ -98,7 +100,7 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
         objective = objective.with_codec(codec)
     said += [*loaded.said, *codec.said]
     policy = objective.overlong if recipe.data.overlong == "auto" else recipe.data.overlong
-    return Preview(recipe, objective, train, None, [], loaded, codec, policy, said)
+    return Preview(recipe, objective, train, None, [], loaded, codec, policy, said, seen)
 
 
 def _aloud(line: str) -> None:

@@ -190,8 +190,12 @@ def _label(seen: Preview, example: Example) -> str:
 def label_words(label: Any, names: Sequence[str]) -> str:
     """A classifier's target: a class, several of them, or a number."""
     if label.ndim:
+        if label.min(initial=0) < 0:
+            return "(unknown)"
         said = [name for name, yes in zip(names, label, strict=True) if yes]
         return ", ".join(said) or "(none)"
+    if label.dtype.kind == "i" and label < 0:
+        return "(unknown)"
     return names[int(label)] if label.dtype.kind == "i" else f"{label:g}"
 
 

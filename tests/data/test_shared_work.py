@@ -13,8 +13,10 @@ import pytest
 from data.test_check import FIXTURES, written
 
 from luthier.core import workers
+from luthier.core.cache import made
 from luthier.core.errors import DataError
 from luthier.core.recipe import DataSpec
+from luthier.core.records import Example, Origin, Segment
 from luthier.data import prepare
 from luthier.data.check import Ask, Report, check, sides
 from luthier.data.checks import _all
@@ -22,6 +24,7 @@ from luthier.data.parts import Part, read_parts
 from luthier.data.personal import _SECRET, secrets
 from luthier.data.prepare import Encoded, encode
 from luthier.data.store import ExampleStore
+from luthier.data.store_writer import StoreWriter
 from luthier.data.vetting import vet
 from luthier.objectives import sft
 
@@ -74,6 +77,13 @@ def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(workers, "_Worker", counted)
     assert told(check(Ask(ask.sides, by_row=True, workers=2))) == alone
     assert len(started) == 2
+
+
+TABLE = {
+    "position": np.array([0]),
+    "token": np.array([2]),
+    "wide": np.zeros((1, 2), dtype=np.float32),
+}
 
 
 def parts(tmp_path: Path, **settings: Any) -> tuple[DataSpec, Part]:
@@ -142,11 +152,41 @@ def test_stores_are_joined_as_if_built_at_once(tmp_path: Path) -> None:
     examples = list(whole)
     for cuts in ([0, 1, 1, 40, len(whole)], [0, len(whole)]):
         stores = [ExampleStore.build(examples[a:b]) for a, b in pairwise(cuts)]
-        made = ExampleStore.joined(stores)
-        for name, array in whole.arrays.items():
-            assert array.dtype == made.arrays[name].dtype
-            assert np.array_equal(array, made.arrays[name])
+        with made(tmp_path / str(len(cuts))) as folder, StoreWriter(folder) as writer:
+            for store in stores:
+                writer.add(store)
+        assert writer.count == len(whole)
+        written = ExampleStore.load(tmp_path / str(len(cuts)))
+        for joined in (ExampleStore.joined(stores), written):
+            assert joined.sources == whole.sources
+            for name, array in whole.arrays.items():
+                assert array.dtype == joined.arrays[name].dtype
+                assert np.array_equal(array, joined.arrays[name])
     assert len(ExampleStore.joined([])) == 0
+
+
+def test_token_types_that_come_late_are_0_before(tmp_path: Path) -> None:
+    plain = Example((Segment(np.array([1, 2])),), {"lm": TABLE}, Origin("a", 1))
+    typed = Example(
+        (Segment(np.array([3]), token_types=np.array([1])),), {"lm": TABLE}, plain.origin
+    )
+    tmp_path.joinpath("store").mkdir()
+    with StoreWriter(tmp_path / "store") as writer:
+        for example in (plain, typed, plain):
+            writer.add(ExampleStore.build([example]))
+    made = ExampleStore.load(tmp_path / "store")
+    assert made.arrays["token_types"].tolist() == [0, 0, 1, 0, 0]
+    assert made.arrays["tokens"].tolist() == [1, 2, 3, 1, 2]
+    assert made.arrays["lm.wide"].shape == (3, 2)
+
+
+def test_what_is_not_written_whole_is_no_store(tmp_path: Path) -> None:
+    spec, part = parts(tmp_path)
+    refusing = spec.model_copy(update={"malformed": "refuse"})
+    with pytest.raises(DataError):
+        encode(part, refusing, objective(), builders.codec(16))
+    left = [each for each in (tmp_path / "cache" / "tokens").iterdir() if each.is_dir()]
+    assert left == []
 
 
 KEYS = [

@@ -125,6 +125,7 @@ def test_law_3_on_two_ranks(tmp_path: Path) -> None:
     """An odd number of rows, so that a rank runs empty micro-batches; LoRA with dropout too."""
     environment = {
         **os.environ,
+        "LUTHIER_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent / "src")]),
         "OMP_NUM_THREADS": "1",
     }
@@ -133,18 +134,20 @@ def test_law_3_on_two_ranks(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
 
-    from engine import two_ranks
-
-    alone = tmp_path / "alone"
-    fitted(two_ranks.full_recipe(alone), wide=True)
     from safetensors.torch import load_file
 
-    ours = load_file(alone / "model" / "model.safetensors")
-    theirs = load_file(tmp_path / "full" / "model" / "model.safetensors")
-    assert gap(ours, theirs) < 1e-10
-    for a, b in zip(loss_lines(alone), loss_lines(tmp_path / "full"), strict=True):
-        assert a["kind"] == b["kind"]
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-10)
+    from engine import two_ranks
+
+    for name, recipe in (("full", two_ranks.full_recipe), ("freeze", two_ranks.freeze_recipe)):
+        alone = tmp_path / "alone" / name
+        fitted(recipe(alone), wide=True)
+        ours = load_file(alone / "model" / "model.safetensors")
+        theirs = load_file(tmp_path / name / "model" / "model.safetensors")
+        assert gap(ours, theirs) < 1e-10
+        for a, b in zip(loss_lines(alone), loss_lines(tmp_path / name), strict=True):
+            assert a["kind"] == b["kind"]
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-10)
+    assert list((tmp_path / "cache" / "trunks").glob("*/states.npy"))
     said = json.loads((tmp_path / "said.json").read_text(encoding="utf-8"))
     assert said["ranks"] == 2
     assert said["empty"] > 0, "no rank ever ran an empty micro-batch"

@@ -16,7 +16,15 @@ from luthier.core import kinds
 from luthier.data.batching import collate, micro_batches
 from luthier.data.store import ExampleStore
 from luthier.engine import trunk_cache
-from luthier.engine.trunk_cache import COLUMN, CachedTrunk, activations, trunk_key
+from luthier.engine.trunk_cache import (
+    CachedTrunk,
+    Kept,
+    KeptExamples,
+    kept,
+    pooling,
+    shape_key,
+    trunk_key,
+)
 from luthier.models.heads import ClassifierModel
 from luthier.models.run_models import RunModels
 from luthier.models.token_heads import TaggerModel
@@ -50,11 +58,13 @@ def tagging(name: str) -> tuple[Any, TaggerModel, ExampleStore]:
     return objective, model, ExampleStore.build(objective.encode(r, codec) for r in records)
 
 
-def computed(model: Any, store: ExampleStore, place: Path, head: str = "classification") -> Any:
-    return activations(
+def computed(model: Any, store: ExampleStore, place: Path, head: str = "classification") -> Kept:
+    return kept(
         store,
         head,
-        model,
+        store.arrays[f"rows.{head}"],
+        pooling(model, head),
+        model.module,
         lambda sizes: micro_batches(sizes, 40),
         lambda chosen: collate(chosen, **model.layout),
         place,
@@ -73,9 +83,9 @@ def graded(objective: Any, policy: Any, examples: Any, model: Any) -> Any:
 @pytest.mark.parametrize(("name", "pooling"), KINDS)
 def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path) -> None:
     objective, model, store = parts(name, pooling)
-    rows = computed(model, store, tmp_path / "rows")
-    assert rows.shape == (7, 32)
-    cached = ExampleStore({**store.arrays, f"classification.{COLUMN}": rows}, store.sources)
+    found = computed(model, store, tmp_path / "rows")
+    assert found.rows.shape == (7, 32)
+    cached = KeptExamples(store, found)
     policy = CachedTrunk(model, "classification")
     chosen = [4, 1, 6]
     one = graded(objective, model, [store[i] for i in chosen], model)
@@ -89,9 +99,9 @@ def test_law_6_cached_is_uncached(name: str, pooling: str | None, tmp_path: Path
 def test_law_6_cached_words_are_uncached_words(name: str, tmp_path: Path) -> None:
     objective, model, store = tagging(name)
     head = "token_classification"
-    rows = computed(model, store, tmp_path / "rows", head)
-    assert rows.shape == (store.rows(head), 32)
-    cached = ExampleStore({**store.arrays, f"{head}.{COLUMN}": rows}, store.sources)
+    found = computed(model, store, tmp_path / "rows", head)
+    assert found.rows.shape == (store.rows(head), 32)
+    cached = KeptExamples(store, found)
     chosen = [4, 1, 6]
     one = graded(objective, model, [store[i] for i in chosen], model)
     two = graded(objective, CachedTrunk(model, head), [cached[i] for i in chosen], model)
@@ -102,13 +112,13 @@ def test_law_6_cached_words_are_uncached_words(name: str, tmp_path: Path) -> Non
 
 def test_the_trunk_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, model, store = parts("bert", "mean")
-    first = np.array(computed(model, store, tmp_path / "rows"))
+    first = np.array(computed(model, store, tmp_path / "rows").rows)
 
     def never(*_args: Any) -> Any:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(trunk_cache, "_computed", never)
-    assert np.array_equal(computed(model, store, tmp_path / "rows"), first)
+    monkeypatch.setattr(trunk_cache, "_compute", never)
+    assert np.array_equal(computed(model, store, tmp_path / "rows").rows, first)
     with pytest.raises(AssertionError, match="computed again"):
         computed(model, store, tmp_path / "other")
 
@@ -123,6 +133,14 @@ def test_other_weights_have_another_key() -> None:
     with torch.no_grad():
         module.trunk.encoder.layer[0].output.dense.bias.add_(1e-3)
     assert trunk_key(module) != key
+
+
+def test_another_architecture_has_another_key() -> None:
+    """A rotary base or a window changes no weight; the classes change no state."""
+    same = classifiers.config("modernbert")
+    key = shape_key(same)
+    assert shape_key(classifiers.config("modernbert", classes=2)) == key
+    assert shape_key(classifiers.config("modernbert", local_attention=8)) != key
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "distilbert"])

@@ -24,6 +24,11 @@ def full_recipe(output: Path) -> dict[str, Any]:
     return recipe
 
 
+def freeze_recipe(output: Path) -> dict[str, Any]:
+    """The same with the lowest layer frozen, and what it gives kept."""
+    return {**full_recipe(output), "method": {"kind": "freeze", "layers": 1}}
+
+
 def lora_recipe(output: Path) -> dict[str, Any]:
     return small_recipe(
         output, {"kind": "lora", "rank": 4, "dropout": 0.2}, max_steps=6, token_budget=60
@@ -56,6 +61,7 @@ def main(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_chosen", counted)
         fitted(full_recipe(folder / "full"), wide=True)
+        fitted(freeze_recipe(folder / "freeze"), wide=True)
     fitted(lora_recipe(folder / "whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_step", stopping_at(3, rank=1))

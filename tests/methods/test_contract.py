@@ -27,11 +27,14 @@ from luthier.methods._snapshot import head_names
 from luthier.models.encoder_decoder import EncoderDecoderModel, language_model
 from luthier.models.heads import ClassifierModel
 from luthier.models.run_models import RunModels
+from luthier.ops import anatomy
 from luthier.ops.quantized import quantize
 
 KINDS = kinds.names("methods")
 #: Methods for language models alone.
 GENERATIVE = {"prompt_tuning"}
+#: Methods that go by the depth of one list of layers, where an encoder-decoder has two.
+ONE_STACK = {"freeze", "adapter"}
 #: Settings worth the whole contract beside each method's defaults; behind the @ a model that
 #: classifies (with its architecture's own head, or with a linear one on pooled states), or an
 #: encoder-decoder.
@@ -43,7 +46,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for world in ("own", "pooled")
         if kind not in GENERATIVE
     },
-    **{f"{kind}@pairs": {"kind": kind} for kind in KINDS if kind not in {*GENERATIVE, "head"}},
+    **{
+        f"{kind}@pairs": {"kind": kind}
+        for kind in KINDS
+        if kind not in {*GENERATIVE, *ONE_STACK, "head"}
+    },
     "lora-dora@own": {"kind": "lora", "dora": True, "rank": 4},
     "lora-rslora": {"kind": "lora", "rslora": True, "rank": 4},
     "lora-dora": {"kind": "lora", "dora": True, "rank": 4},
@@ -57,12 +64,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qlora-dora@wide": {"kind": "qlora", "dora": True, "rank": 4},
     "qlora-loftq": {"kind": "qlora", "start": "loftq", "rank": 4},
     "qlora-loftq@pooled": {"kind": "qlora", "start": "loftq", "rank": 4},
+    "adapter-houlsby": {
+        "kind": "adapter",
+        "placement": "houlsby",
+        "reduction_factor": 4,
+        "activation": "gelu",
+        "layer_norm": True,
+    },
+    "adapter-houlsby@own": {"kind": "adapter", "placement": "houlsby"},
+    "freeze-layers": {"kind": "freeze", "layers": 1},
+    "freeze-last@own": {"kind": "freeze", "last": 1},
+    "freeze-layers@pooled": {"kind": "freeze", "layers": 2},
+    "freeze-pattern": {"kind": "freeze", "pattern": r"\.0\.|mlp|wte|embed"},
 }
 WIDE: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128}
 #: Methods that begin as something else than the base, to float tolerance or not at all.
 STARTED = [variant for variant in VARIANTS if "start" in VARIANTS[variant]]
 #: Methods whose result no plain model computes.
 UNMERGEABLE = {"prompt_tuning"}
+#: Adapters that are no matrix, and so are part of no other.
+UNMERGED = [variant for variant in VARIANTS if variant.startswith("adapter")]
+MERGED = [variant for variant in VARIANTS if variant not in UNMERGED]
 
 
 def build(variant: str) -> Method:
@@ -249,6 +271,9 @@ def test_each_method_says_what_it_trains(kind: str) -> None:
         assert trained == {"prompt_encoder.default.embedding.weight"}
     if kind in ("lora", "qlora"):
         assert trained == {n for n in everything if ".lora_" in n}
+    if kind == "adapter":
+        assert trained == {n for n in everything if ".bottlenecks." in n}
+        assert everything - trained == {n for n, _ in base(variant).named_parameters()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -266,7 +291,22 @@ def test_saved_and_loaded_gives_the_same_logits(variant: str, tmp_path: Path) ->
     assert {n for n, p in loaded.named_parameters() if p.requires_grad} == kept
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", UNMERGED)
+def test_what_cannot_be_merged_is_refused_with_a_reason(variant: str) -> None:
+    """By its own method, and by every other that would go on from it."""
+    method = build(variant)
+    module = method.prepare(base(variant))
+    train(module, method, 1)
+    with pytest.raises(UserError, match="nonlinearity"):
+        method.merge(module)
+    for kind in KINDS:
+        if not variant.startswith(kind) and (kind != "head" or head_names(module)):
+            other: Method = kinds.build("methods", kinds.config("methods", kind))
+            with pytest.raises(UserError, match="nonlinearity"):
+                other.prepare(module)
+
+
+@pytest.mark.parametrize("variant", MERGED)
 def test_law_5_merged_is_the_adapter(variant: str, tmp_path: Path) -> None:
     method = build(variant)
     module = method.prepare(base(variant))
@@ -281,7 +321,7 @@ def test_law_5_merged_is_the_adapter(variant: str, tmp_path: Path) -> None:
     assert type(merged) is type(base(variant))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", MERGED)
 def test_a_merged_model_is_trained_from_where_it_stands(variant: str, tmp_path: Path) -> None:
     first, second = build(variant), build("full")
     module = first.prepare(base(variant))
@@ -297,18 +337,38 @@ def test_a_merged_model_is_trained_from_where_it_stands(variant: str, tmp_path: 
         assert gap(logits(full), expected) < 1e-5
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", ONE_STACK)
+def test_layers_of_two_stacks_are_refused_with_a_reason(kind: str) -> None:
+    with pytest.raises(UserError, match="an encoder-decoder has two lists of layers"):
+        build(kind).prepare(pairs.model("t5"))
+
+
+@pytest.mark.parametrize(
+    "variant", [each for each in VARIANTS if "@pairs" not in each and each not in GENERATIVE]
+)
 def test_the_frozen_trunk_never_changes(variant: str) -> None:
     method = build(variant)
     module = method.prepare(base(variant))
     depth = method.frozen_depth(module)
-    assert 0 <= depth <= 2
-    if variant.startswith("head"):
-        assert depth == 2
-        trunk = ClassifierModel(module).trunk
-        assert not any(p.requires_grad for p in trunk.parameters())
-    else:
-        assert depth == 0
+    assert 0 <= depth <= len(anatomy.blocks(module)) == 2
+    model: Any = ClassifierModel(module) if head_names(module) else language_model(module)
+    if not depth:
+        assert any(p.requires_grad for p in anatomy.blocks(module)[0].parameters()) or any(
+            p.requires_grad
+            for p in model.trunk.get_input_embeddings().parameters()  # type: ignore[operator]
+        )
+        return
+    model.divide(depth)
+    given = collate([document(9, 1), document(14, 3)], **model.layout)
+    module.train()
+    start = model.lower(given)
+    assert not start.requires_grad
+    train(module, method)
+    assert torch.equal(model.lower(given), start)
+    whole = not any(p.requires_grad for p in model.trunk.parameters())
+    assert whole or any(
+        p.requires_grad for block in anatomy.blocks(module)[depth:] for p in block.parameters()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

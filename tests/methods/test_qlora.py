@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import pairs
 import pytest
 import torch
 from builders import gap
-from tiny_runs import tiny_recipe
+from tiny_runs import sums, tiny_recipe
 
 import luthier
 from luthier.core.errors import RecipeError, UserError
@@ -141,6 +142,33 @@ def test_a_run_that_covers_rounding_is_not_continued_in_four_bits(
         luthier.train(recipe, quiet=True)
 
 
+@pytest.mark.parametrize(
+    "method", [{"kind": "qlora"}, {"kind": "qlora", "start": "loftq"}, {"start": "pissa"}]
+)
+def test_law_4_a_run_that_goes_on_is_one_that_never_stopped(
+    method: dict[str, Any], tiny_run: Path, tmp_path: Path
+) -> None:
+    """The base is quantised, or its principal part taken out, anew with the same bits."""
+
+    rows = tmp_path / "sums.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in sums()))
+
+    def recipe(name: str, steps: int) -> dict[str, Any]:
+        settings = {"kind": "lora", "rank": 4, "dropout": 0.1, **method}
+        made = tiny_recipe(tmp_path / name, model=str(tiny_run), method=settings)
+        made["data"] = {"train": str(rows)}
+        made["training"] |= {"max_steps": steps, "schedule": "constant", "warmup": 0}
+        made["training"] |= {"neftune_alpha": 5.0, "ema": 0.9, "epochs": 9}
+        made["evaluation"] = {"samples": 0, "generate_rows": 0, "resamples": 100}
+        return made
+
+    whole = luthier.train(recipe("whole", 6), quiet=True).path
+    first = luthier.train(recipe("parts", 3), quiet=True).path
+    luthier.train(resume=first, overrides=["training.max_steps=6"], quiet=True)
+    ends = [(run / "model" / "adapter_model.safetensors").read_bytes() for run in (whole, first)]
+    assert ends[0] == ends[1]
+
+
 def test_norms_embeddings_and_head_stay_float32(tiny_run: Path) -> None:
     module = qlora.Method(qlora.Config(rank=4)).prepare(load(str(tiny_run)).model.module)
     for name, parameter in module.named_parameters():
@@ -173,3 +201,19 @@ def test_pissa_needs_the_matrices_in_full() -> None:
         qlora.Config(start="pissa")
     with pytest.raises(ValueError, match="take one"):
         lora.Config(start="pissa", dora=True)
+
+
+def test_an_encoder_decoder_is_quantised_while_read_as_in_memory(tmp_path: Path) -> None:
+    """T5's second feed-forward matrix stays in full on both ways."""
+    plain = pairs.model("t5")
+    plain.save_pretrained(tmp_path)
+    pairs.tokenizer().save_pretrained(tmp_path)
+    read = load(str(tmp_path), quantize=True).model.module
+    quantized.quantize(plain)
+    for module in (read, plain):
+        packed = {n for n, m in module.named_modules() if quantized.is_quantized(m)}
+        assert packed
+        assert not any(name.endswith("wo") for name in packed)
+    for name in packed:
+        one, two = (quantized.matrix_of(m.get_submodule(name)) for m in (read, plain))
+        assert torch.equal(one, two)

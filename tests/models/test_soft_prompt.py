@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import pairs
 import pytest
 import torch
 from builders import gap
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import luthier
 from luthier.core import kinds
+from luthier.core.errors import RecipeError
 from luthier.data.batching import collate
 from luthier.generation.sampling import Sampler, Sampling
 from luthier.methods.prompt_tuning import Config, Method
@@ -107,3 +109,8 @@ def test_a_run_learns_answers_and_is_continued(
     again = {**recipe, "model": str(run.path), "output": str(tmp_path / "on")}
     on = luthier.train(again, ["training.max_steps=2"], quiet=True)
     assert on.metrics["perplexity"]["before"] == pytest.approx(figures["after"], rel=1e-4)
+
+
+def test_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(RecipeError, match="one stack of layers"):
+        Method(Config()).prepare(pairs.model("t5"))

@@ -159,11 +159,13 @@ def _training(one: Inspection) -> Iterator[tuple[str, str]]:
     steps, epoch = one.steps
     spec = one.recipe.training
     about = "about " if one.train.looked < one.train.records else ""
-    yield (
-        "steps",
+    taken = (
         f"{about}{steps:,} of {spec.batch_size} examples, {epoch:,} an epoch; learning rate "
-        f"{one.rate:g}, {spec.schedule}",
+        f"{one.rate:g}, {spec.schedule}"
     )
+    yield "steps", taken if epoch else "none: L-BFGS over all rows at once"
+    if one.rates:
+        yield "rates", one.rates
     yield "arithmetic", f"{one.precision[0]} on {one.device} ({one.precision[1]})"
     if isinstance(one.plan, UserError):
         yield "memory", str(one.plan.faults[0].message)

@@ -294,6 +294,12 @@ class TrainingSpec(Settings):
     """AdamW's decay rates; SGD's momentum is the first."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Peak rate; ``auto`` takes the method's own (2e-4 for LoRA, 2e-5 for full)."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer's rate as a share of the rate of the layer above it; the topmost learns at the
+    full rate, the embeddings at the lowest."""
+    rates: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Factors on the learning rate by name, the last that matches counts: ``{head: 5,
+    embeddings: 0.1, "layers.1*": 0.5}``; patterns match whole parts of parameters' names."""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
     """What follows the warm-up; wsd is warmup-stable-decay over the last fifth."""
     min_rate: float = Field(default=0.0, ge=0, le=1)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.core import cache
@@ -23,6 +24,7 @@ from luthier.data.length import Cut, fit
 from luthier.data.length_pairs import fit_pair, source_frame
 from luthier.data.parts import Part
 from luthier.data.store import ExampleStore
+from luthier.data.store_writer import StoreWriter
 
 #: Raised whenever the meaning of cached tokens changes.
 _CACHE_VERSION = 3
@@ -44,6 +46,10 @@ class Judge(Protocol):
     def look(self, example: Example) -> Iterable[Finding]:
         """What is wrong with an example."""
         ...
+
+
+#: What every process is told: the objective, the codec, what becomes of longer ones, the judge.
+_Told = tuple[Objective, Any, str, Judge | None]
 
 
 @dataclass(frozen=True)
@@ -74,36 +80,37 @@ def encode(
     if (folder / COUNTS).is_file():
         counts = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
         return Encoded(ExampleStore.load(folder), counts)
+    with cache.made(folder) as whole:
+        counts = _made_in(whole, part, spec, (objective, codec, policy, judge))
+        (whole / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+    cache.trim()
+    return Encoded(ExampleStore.load(folder), counts)
+
+
+def _made_in(folder: Path, part: Part, spec: DataSpec, told: _Told) -> dict[str, Any]:
+    """Puts a side into tokens in a folder, a piece in memory at a time; what there is to say."""
     cut, faults, findings = Cut(), list[Fault](), Findings()
     events: Counter[str] = Counter()
-
-    def stores() -> Iterator[ExampleStore]:
-        nonlocal cut
-        told = (objective, codec, policy, judge)
-        for made in shared(
-            f"{__name__}:encoder", told, _pieces(part.records), processes(spec.workers)
-        ):
+    pieces = _pieces(part.records)
+    with StoreWriter(folder) as writer:
+        for made in shared(f"{__name__}:encoder", told, pieces, processes(spec.workers)):
             cut = cut + made.cut
             faults.extend(made.faults)
             events.update(made.events)
             for finding in made.findings:
                 findings.add(finding)
-            yield made.examples
-
-    examples = ExampleStore.joined(list(stores()))
-    counts = {
-        **_counts(part, examples),
-        "skipped": part.skipped + _settle(faults, spec.malformed, "examples"),
-        "policy": policy,
+            writer.add(made.examples)
+        skipped = part.skipped + _settle(faults, spec.malformed, "examples")
+        if not writer.count:
+            raise DataError("no example is left to learn from", code="no-rows")
+    return {
+        **_counts(part, ExampleStore.load(folder)),
+        "skipped": skipped,
+        "policy": told[2],
         "cut": asdict(cut),
         "template": dict(events),
         "findings": findings.plain(),
     }
-    if not len(examples):
-        raise DataError("no example is left to learn from", code="no-rows")
-    examples.save(folder, {COUNTS: json.dumps(counts)})
-    cache.trim()
-    return Encoded(examples, counts)
 
 
 def _counts(part: Part, examples: ExampleStore) -> dict[str, Any]:
@@ -172,7 +179,7 @@ class _Made:
     events: Counter[str]
 
 
-def encoder(told: tuple[Objective, Any, str, Judge | None]) -> Callable[[Sequence[Record]], _Made]:
+def encoder(told: _Told) -> Callable[[Sequence[Record]], _Made]:
     """What puts a piece of the records into tokens, in any process."""
     objective, codec, policy, judge = told
 

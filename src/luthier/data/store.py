@@ -74,8 +74,8 @@ class ExampleStore(Sequence[Example]):
             pieces, ends = [], 0
             for store in stores:
                 piece = store._column(name, sources)
-                pieces.append(piece + ends if name in _ENDS or name.startswith("rows.") else piece)
-                if name in _ENDS or name.startswith("rows."):
+                pieces.append(piece + ends if is_ends(name) else piece)
+                if is_ends(name):
                     ends = int(pieces[-1][-1]) if len(pieces[-1]) else ends
             arrays[name] = np.concatenate(pieces)
         return cls(arrays, sources)
@@ -104,7 +104,7 @@ class ExampleStore(Sequence[Example]):
         """Opens saved arrays as memory maps: nothing is read before it is asked for."""
         arrays = {
             path.name.removesuffix(".npy"): np.load(path, mmap_mode="r", allow_pickle=False)
-            for path in folder.glob("*.npy")
+            for path in sorted(folder.glob("*.npy"))
         }
         sources = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
         return cls(arrays, sources)
@@ -184,7 +184,11 @@ _COLUMNS = {
 
 
 #: Columns that hold where something ends, counted over the whole store.
-_ENDS = ("segment_ends", "example_ends")
+
+
+def is_ends(name: str) -> bool:
+    """Whether an array says where its examples', or their parts', entries in another one end."""
+    return name in ("segment_ends", "example_ends") or name.startswith("rows.")
 
 
 def _join(parts: dict[str, list[Any]], types: list[Any]) -> Arrays:

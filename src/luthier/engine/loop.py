@@ -23,7 +23,7 @@ from luthier.core.contracts import Method, Objective
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
-from luthier.engine import checkpoint, memory, optim
+from luthier.engine import checkpoint, memory, optim, rates
 from luthier.engine.average import Average
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
@@ -35,6 +35,8 @@ from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
 from luthier.engine.writer import Writer
 
 T = TypeVar("T")
+#: Each loss term's weight and sum, in the order that a function says.
+Figures = tuple[dict[str, float], dict[str, float]]
 #: Makes a batch of examples on the training device.
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -114,7 +116,7 @@ class Loop:
     def __post_init__(self) -> None:
         module = self.models.policy.module
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        groups = self.method.param_groups(module)
+        groups = rates.rated(self.method.param_groups(module), module, self.spec)
         self.optimizer = optim.make_optimizer(self.spec, groups, self.peak)
         self._average = Average(self.parameters, self.spec.ema)
         self.wrapped = self.backend.wrap(Wrapped(module, self.objective, self.models))
@@ -206,9 +208,7 @@ class Loop:
         state.seconds += seconds
         self._recent.add(loss, means, norm_value, rate, sum(sizes), seconds)
 
-    def _attempt(
-        self, examples: Sequence[Example], sizes: Sequence[int]
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
         backend, step = self.backend, self.state.step
         self.optimizer.zero_grad(set_to_none=True)

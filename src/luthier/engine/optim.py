@@ -67,7 +67,7 @@ def rate_factor(spec: TrainingSpec, step: int, total: int) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, peak: float, factor: float) -> float:
-    """Puts ``peak * factor * rate`` into every group; returns the rate of the first."""
+    """Puts ``peak * factor * rate`` into every group; returns the rate that ``rate`` multiplies."""
     for group in optimizer.param_groups:
         group["lr"] = peak * factor * group["rate"]
-    return float(optimizer.param_groups[0]["lr"])
+    return peak * factor

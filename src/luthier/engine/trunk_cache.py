@@ -1,102 +1,211 @@
-"""Activations of a frozen trunk, computed once: what a head reads, row by row.
+"""What a frozen trunk gives, computed once and kept on disk, example by example.
 
-``R`` rows of a head's table, ``H`` hidden size. A row's pooled state takes the place of the text
-it came from, so every epoch after the first pass costs what the head alone costs. Kept under the
-user's cache by the hash of weights, tokens and arithmetic.
+``R`` rows of a head's table, ``T`` tokens of an example, ``H`` hidden size. Where the whole trunk
+stays as it is, a row's pooled state takes the place of its text, and every later epoch costs what
+the head alone costs; where the lowest layers do, every token's state after them is kept, and the
+layers above run on it. Entries of the user's cache go by the hash of weights, tokens and
+arithmetic.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from luthier.core import cache
 from luthier.core.contracts import HeadedModel
 from luthier.core.records import Batch, Example
 
-#: The column that carries a row's activations.
+#: The column that carries activations.
 COLUMN = "state"
 _FILE = "states.npy"
+#: Of a config, what no state depends on.
+_UNFELT = {
+    "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type",
+    "transformers_version",
+}  # fmt: skip
+#: Examples that are computed in one go: neighbours, so that a file is written along its length.
+_STRETCH = 1024
 
 Rows = npt.NDArray[np.floating[Any]]
+Cut = Callable[[Sequence[int]], list[list[int]]]
+Collate = Callable[[Sequence[Example]], Batch]
 
 
 def trunk_key(module: nn.Module) -> str:
     """Hash of every weight that stays as it is."""
     found = hashlib.sha256()
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            found.update(name.encode())
-            found.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    for name, buffer in module.named_buffers():
-        found.update(name.encode())
-        found.update(buffer.detach().cpu().contiguous().numpy().tobytes())
+    fixed = [(n, p) for n, p in module.named_parameters() if not p.requires_grad]
+    for name, tensor in (*fixed, *module.named_buffers()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
-def activations(
+def shape_key(config: Any) -> str:
+    """Hash of an architecture's settings (rotary base, windows) that no weight shows."""
+    settings = {name: value for name, value in config.to_dict().items() if name not in _UNFELT}
+    return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
+
+
+def obstacle(
+    module: nn.Module, compute: Callable[[Batch], Tensor], batch: Batch
+) -> tuple[str | None, Tensor]:
+    """Why what ``compute`` gives cannot be kept, or ``None``; and what it gave.
+
+    Tried, not guessed: a state with a gradient depends on something that is trained, and one that
+    differs from one call to the next on chance.
+    """
+    training = module.training
+    seen = []
+    devices = [batch.tokens.device] if batch.tokens.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        for seed, mode in ((1, True), (2, True), (2, False)):
+            torch.manual_seed(seed)
+            module.train(mode)
+            seen.append(compute(batch))
+    module.train(training)
+    first, *others = seen
+    why = None
+    if first.requires_grad:
+        why = "something that is trained lies below them"
+    elif not all(torch.equal(first, other) for other in others):
+        why = "something in them goes by chance, and cannot be switched off"
+    return why, first.detach()
+
+
+def room(needed: int, place: Path) -> str | None:
+    """Why so many bytes cannot be kept, or ``None``."""
+    free = shutil.disk_usage(place.parent).free
+    if needed > cache.bound():
+        return f"the cache may hold {cache.bound():,} bytes (LUTHIER_CACHE_BYTES)"
+    return f"{free:,} bytes are free on its disk" if needed > free // 2 else None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of a store of examples.
+
+    Attributes:
+        table: the examples' table that it belongs to.
+        rows: rows of every example, in their order; mapped from disk.
+        ends: where each example's rows end.
+    """
+
+    table: str
+    rows: Rows
+    ends: npt.NDArray[Any]
+
+    def on(self, example: Example, index: int) -> Example:
+        """Example ``index`` of the store with its rows; nothing is read yet."""
+        begin = int(self.ends[index - 1]) if index else 0
+        rows = self.rows[begin : int(self.ends[index])]
+        table = {**example.targets.get(self.table, {}), COLUMN: rows}
+        return replace(example, targets={**example.targets, self.table: table})
+
+
+class KeptExamples(Sequence[Example]):
+    """Examples, each with what was kept of it."""
+
+    def __init__(self, examples: Sequence[Example], kept: Kept) -> None:
+        self._examples, self._kept = examples, kept
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._kept.on(self._examples[index], index)
+
+
+def kept(
     examples: Sequence[Example],
-    head: str,
-    model: HeadedModel,
-    cut: Callable[[Sequence[int]], list[list[int]]],
-    collate: Callable[[Sequence[Example]], Batch],
+    table: str,
+    ends: npt.NDArray[Any],
+    compute: Callable[[Batch], Tensor],
+    module: nn.Module,
+    cut: Cut,
+    collate: Collate,
     place: Path,
-) -> Rows:
-    """Pooled states ``[R, H]`` of every row of a head's table, in the examples' order.
+) -> Kept:
+    """What ``compute`` gives for every example, from the cache or into it.
 
     Args:
-        examples: what the head learns from.
-        head: name of the table.
-        model: its trunk is run once over every example, in evaluation mode.
+        examples: in the order of the entry.
+        table: the table that its rows are to stand in.
+        ends: where each example's rows end.
+        compute: rows of a batch, its examples' end to end.
+        module: run in evaluation mode.
         cut: sizes to micro-batches.
         collate: examples to a batch on the device.
-        place: entry of the cache to keep them in; read where it is there.
+        place: entry of the cache; read where it is there.
     """
     if not place.is_dir():
-        rows = _computed(examples, head, model, cut, collate)
         with cache.made(place) as folder:
-            np.save(folder / _FILE, rows, allow_pickle=False)
-    return cast("Rows", np.load(place / _FILE, mmap_mode="r", allow_pickle=False))
+            _compute(examples, ends, compute, module, cut, collate, folder / _FILE)
+    rows = np.load(place / _FILE, mmap_mode="r", allow_pickle=False)
+    return Kept(table, cast("Rows", rows), ends)
 
 
-def _computed(
+def _compute(
     examples: Sequence[Example],
-    head: str,
-    model: HeadedModel,
-    cut: Callable[[Sequence[int]], list[list[int]]],
-    collate: Callable[[Sequence[Example]], Batch],
-) -> Rows:
-    # What a row reads: a whole segment, or one token.
-    place = "position" if "position" in examples[0].targets[head] else "segment"
-    counts = [len(example.targets[head][place]) for example in examples]
-    starts = np.cumsum([0, *counts])
-    made: Rows | None = None
-    training = model.module.training
-    model.module.eval()
+    ends: npt.NDArray[Any],
+    compute: Callable[[Batch], Tensor],
+    module: nn.Module,
+    cut: Cut,
+    collate: Collate,
+    file: Path,
+) -> None:
+    """One pass over the examples, in evaluation mode, written as it goes."""
+    made: Any = None
+    training = module.training
+    module.eval()
     with torch.no_grad():
-        for indices in cut([example.size for example in examples]):
-            if not indices:
-                continue
-            batch = collate([examples[i] for i in indices])
-            pooled = model.pooled(batch, model.hidden(batch), batch.targets[head][place])
-            wide = torch.promote_types(pooled.dtype, torch.float32)
-            found = pooled.to(wide).cpu().numpy()
+        for indices in _micro_batches(examples, cut):
+            found = compute(collate([examples[i] for i in indices]))
+            wide = found.to(torch.promote_types(found.dtype, torch.float32)).cpu().numpy()
             if made is None:
-                made = np.empty((int(starts[-1]), found.shape[1]), dtype=found.dtype)
+                shape = (int(ends[-1]), *wide.shape[1:])
+                made = open_memmap(file, mode="w+", dtype=wide.dtype, shape=shape)
             at = 0
             for i in indices:
-                made[starts[i] : starts[i + 1]] = found[at : at + counts[i]]
-                at += counts[i]
-    model.module.train(training)
+                begin, end = (int(ends[i - 1]) if i else 0), int(ends[i])
+                made[begin:end] = wide[at : at + end - begin]
+                at += end - begin
+    module.train(training)
     assert made is not None, "no example"
-    return made
+    made.flush()
+
+
+def _micro_batches(examples: Sequence[Example], cut: Cut) -> Iterator[list[int]]:
+    for first in range(0, len(examples), _STRETCH):
+        sizes = [example.size for example in examples[first : first + _STRETCH]]
+        for indices in cut(sizes):
+            if indices:
+                yield [first + i for i in indices]
+
+
+def pooling(model: HeadedModel, head: str) -> Callable[[Batch], Tensor]:
+    """The states ``[R, H]`` that a head's table asks for: of whole segments, or of tokens."""
+
+    def compute(batch: Batch) -> Tensor:
+        table = batch.targets[head]
+        place = "position" if "position" in table else "segment"
+        return model.pooled(batch, model.hidden(batch), table[place])
+
+    return compute
 
 
 class CachedTrunk:
@@ -140,24 +249,3 @@ class CachedTrunk:
     def logits(self, rows: Tensor) -> Tensor:
         """Only pooled states are cached."""
         raise AssertionError("a cached trunk has no language-model head")
-
-
-class CachedTrunks:
-    """The same of a model with several heads.
-
-    Args:
-        model: the model; only its heads are run.
-        head: what they are.
-    """
-
-    def __init__(self, model: Any, head: Any) -> None:
-        self._model, self._parts = model, head.parts
-
-    @property
-    def module(self) -> nn.Module:
-        """The torch module."""
-        return cast("nn.Module", self._model.module)
-
-    def heads(self, batch: Batch) -> Mapping[str, CachedTrunk]:
-        """Each head on the states that its own table brings along."""
-        return {p.name: CachedTrunk(self._model.view(p.name), p.kind) for p in self._parts}

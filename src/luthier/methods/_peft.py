@@ -13,6 +13,7 @@ from luthier.core.contracts import KindConfig, Objective
 from luthier.core.errors import RecipeError
 from luthier.methods._low_rank import fuse
 from luthier.methods._snapshot import Snapshot, groups_by_decay, head_names
+from luthier.ops import bottleneck
 from luthier.ops.quantized import peft
 
 #: Part of the name of the trained rows of new tokens.
@@ -40,12 +41,13 @@ class PeftMethod:
         """The model with the method's parameters, and nothing else but a head trainable.
 
         Raises:
-            RecipeError: nothing to put them on, or the run continues another kind of adapter.
+            UserError: nothing to put them on, or the run continues another kind of adapter.
         """
         inner = inner_of(model)
         if isinstance(inner, peft().PeftModel):
             self._continue(inner)
         else:
+            bottleneck.refuse(model)
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             inner = self._fresh(inner)

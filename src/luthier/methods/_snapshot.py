@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.errors import RecipeError
+from luthier.ops import bottleneck
 from luthier.ops.quantized import holds_quantized
 
 
@@ -25,8 +26,13 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """The model with the adapter of a continued run, where it has one, added to its weights."""
+    """The model with the adapter of a continued run, where it has one, added to its weights.
+
+    Raises:
+        UserError: an adapter that cannot be added.
+    """
     assert not holds_quantized(model), "a base in four bits is never merged into"
+    bottleneck.refuse(model)
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise RecipeError(
             "the run continues learned vectors before a text, which no weights can hold",

@@ -23,6 +23,7 @@ from luthier.core.contracts_beside import Solve
 from luthier.core.settings import RefusalError
 from luthier.methods._plain import PlainMethod
 from luthier.methods._snapshot import head_names, merged, reloaded
+from luthier.ops import anatomy
 
 #: Largest entry of the gradient where a fit ends: flatter ones change no figure's fourth digit.
 TOLERANCE = 1e-4
@@ -101,13 +102,9 @@ class Method(PlainMethod):
         model = merged(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        heads = [model.get_submodule(name) for name in names]
-        for head in heads:
-            head.requires_grad_(True)
-        inside = {id(module) for head in heads for module in head.modules()}
-        for module in model.modules():
-            if id(module) not in inside and module is not getattr(model, "dropout", None):
-                _without_dropout(module)
+        for name in names:
+            model.get_submodule(name).requires_grad_(True)
+        anatomy.silence(anatomy.whole(model))
         return model
 
     def frozen_depth(self, model: nn.Module) -> int:
@@ -117,12 +114,3 @@ class Method(PlainMethod):
     def load(self, model: nn.Module, folder: Path) -> nn.Module:
         """The saved weights on a model of the same architecture."""
         return self.prepare(reloaded(model, folder))
-
-
-def _without_dropout(module: nn.Module) -> None:
-    """Switches dropout off, whether a layer of its own or a number that attention reads."""
-    if isinstance(module, nn.Dropout):
-        module.p = 0.0
-    for name, value in list(vars(module).items()):
-        if "dropout" in name and isinstance(value, float):
-            setattr(module, name, 0.0)

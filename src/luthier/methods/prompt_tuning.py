@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
-from luthier.core.errors import UserError
+from luthier.core.errors import RecipeError, UserError
 from luthier.methods._peft import PeftMethod, weightless
 from luthier.ops.quantized import peft
 
@@ -50,7 +50,18 @@ class Method(PeftMethod):
         return None
 
     def peft_config(self, model: nn.Module) -> Any:
-        """Of peft's prompt tuning."""
+        """Of peft's prompt tuning.
+
+        Raises:
+            RecipeError: an encoder-decoder, whose two sides would want vectors of their own.
+        """
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+            raise RecipeError(
+                "method 'prompt_tuning' is for models with one stack of layers, and this is an "
+                "encoder-decoder",
+                cure="method: lora, or ia3",
+                code="pairing",
+            )
         return peft().PromptTuningConfig(
             num_virtual_tokens=self.config.length,
             prompt_tuning_init="RANDOM" if weightless(model) else "SAMPLE_VOCAB",

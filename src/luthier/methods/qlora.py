@@ -19,6 +19,7 @@ from luthier.core.errors import UserError
 from luthier.methods import lora
 from luthier.methods._peft import weightless
 from luthier.methods._snapshot import head_names
+from luthier.ops import bottleneck
 from luthier.ops.quantized import check_rows, holds_quantized, matrix_of, quantize, targets
 
 
@@ -48,8 +49,9 @@ class Method(lora.Method):
         """Adapters beside a quantised base; the matrices are quantised unless they are already.
 
         Raises:
-            RecipeError: as LoRA's, or bitsandbytes is not installed.
+            UserError: as LoRA's, or bitsandbytes is not installed.
         """
+        bottleneck.refuse(model)
         if not (self.covers_rounding or weightless(model)):
             quantize(model, head_names(model))
         if self.config.dora:

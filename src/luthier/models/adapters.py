@@ -1,4 +1,4 @@
-"""peft adapters on their base; safetensors only."""
+"""Adapters on their base, peft's and our own bottlenecks; safetensors only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from luthier.core.errors import UserError
 from luthier.models.heads import PooledClassifier
 from luthier.models.several import SeveralHeads
+from luthier.ops import bottleneck
 from luthier.ops.quantized import peft
 
 
@@ -21,6 +22,11 @@ def put_on(module: nn.Module, folder: str) -> nn.Module:
     Raises:
         UserError: it is pickled, of another kind of model, or does not fit.
     """
+    if (Path(folder) / bottleneck.CONFIG).is_file():
+        adapters = bottleneck.Adapters.of(module)
+        adapters.load(folder)
+        adapters.activate(bottleneck.DEFAULT)
+        return module
     PeftModel = peft().PeftModel
     if not (Path(folder) / "adapter_model.safetensors").is_file():
         raise UserError(

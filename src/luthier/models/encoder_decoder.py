@@ -23,8 +23,8 @@ from luthier.core.errors import RecipeError, UserError
 from luthier.core.recipe import ModelSpec
 from luthier.core.records import Batch, SegmentTable
 from luthier.models.language_model import CausalModel
-from luthier.models.trunk import unwrapped
 from luthier.ops import attention
+from luthier.ops.anatomy import unwrapped
 from luthier.ops.paired_attention import longest_path
 
 #: Largest difference, as a share of the largest value, between our way and the model's own.

@@ -24,7 +24,7 @@ from luthier.core.errors import RecipeError, UserError
 from luthier.core.records import Batch
 from luthier.models.headed import HeadedTrunk, World, fresh, is_encoder
 from luthier.models.pooling import pool, sentence_pooling
-from luthier.models.trunk import unwrapped
+from luthier.ops.anatomy import unwrapped
 
 #: The linear head of a :class:`PooledClassifier`, beside its trunk.
 HEAD_FILE = "head.safetensors"

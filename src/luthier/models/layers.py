@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from luthier.core.errors import RecipeError
+from luthier.ops import bottleneck
 
 
 def chosen(layers: int | tuple[int, ...], count: int) -> tuple[int, ...]:
@@ -67,8 +68,10 @@ def student(module: Any, layers: int | tuple[int, ...]) -> Any:
     """A model of the same class with some of the layers; an adapter on it is added first.
 
     Raises:
-        RecipeError: there are no such layers, or one of them cannot stand at its new place.
+        UserError: there are no such layers, one of them cannot stand at its new place, or an
+            adapter cannot be added.
     """
+    bottleneck.refuse(module)
     if callable(merge := getattr(module, "merge_and_unload", None)):
         module = merge()
     if isinstance(trunk := getattr(module, "trunk", None), nn.Module):

@@ -25,6 +25,7 @@ from luthier.models.layers import student
 from luthier.models.masked_lm import MaskedModel
 from luthier.models.several import SeveralModel
 from luthier.models.token_heads import TaggerModel
+from luthier.ops import bottleneck
 from luthier.ops.quantized import exact, nbytes, numel
 
 BUILTIN = Path(__file__).resolve().parent / "builtin"
@@ -283,7 +284,7 @@ def _folder(path: Path) -> Where:
                 f"run '{path}' has no model yet", cure=f"finish it: luthier train --resume {path}"
             )
         path = run.model
-    if (path / "adapter_config.json").is_file():
+    if (path / "adapter_config.json").is_file() or (path / bottleneck.CONFIG).is_file():
         return Where("adapter", str(path))
     if (path / "config.json").is_file():
         return Where("folder", str(path))
@@ -297,7 +298,10 @@ def base_of(adapter: Path) -> Where:
         UserError: it does not say.
     """
     note = read_note(adapter).get("base")
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if (adapter / bottleneck.CONFIG).is_file():
+        config = bottleneck.read_config(adapter)
+    else:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     name = note if note and note.startswith("builtin:") else config.get("base_model_name_or_path")
     if not name:
         raise UserError(f"adapter '{adapter}' does not say what its base model is")

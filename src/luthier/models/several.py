@@ -25,7 +25,8 @@ from luthier.core.records import Batch
 from luthier.models import heads, masked_lm, token_heads
 from luthier.models.headed import World, is_encoder
 from luthier.models.language_model import CausalModel
-from luthier.models.trunk import TrunkModel, unwrapped
+from luthier.models.trunk import TrunkModel
+from luthier.ops.anatomy import unwrapped
 
 HEAD = "several"
 #: Beside the trunk: the heads' weights, and what they are.

@@ -16,6 +16,7 @@ from luthier.models.layers import shortened
 from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
 from luthier.models.several import SeveralHeads
 from luthier.models.worlds import WORLDS
+from luthier.ops import bottleneck
 from luthier.ops.quantized import peft
 
 
@@ -40,7 +41,11 @@ def skeleton(
     where = locate(spec.name)
     base = base_of(Path(where.name)) if where.kind == "adapter" else where
     module = _empty(base.name, spec, head)
-    if where.kind == "adapter" and spec.layers is None:
+    if (Path(where.name) / bottleneck.CONFIG).is_file() and spec.layers is None:
+        with torch.device("meta"):
+            shape = bottleneck.Shape(**bottleneck.read_config(Path(where.name))["shape"])
+            bottleneck.Adapters.of(module).add(bottleneck.DEFAULT, shape)
+    elif where.kind == "adapter" and spec.layers is None:
         with torch.device("meta"):
             asked = peft().PeftConfig.from_pretrained(where.name)
             if isinstance(module, heads.PooledClassifier | SeveralHeads):

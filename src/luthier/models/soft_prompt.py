@@ -36,16 +36,14 @@ def prepended(batch: Batch, prompt: Tensor, embeddings: Any, first: int) -> tupl
         first: where positions begin.
 
     Returns:
-        The batch, its tokens those of the examples alone, ``index`` their places in the output;
-        and its rows of vectors, ``[1, P + N, H]`` or ``[rows, P + T, H]``.
+        The batch, its tokens those of the examples alone; and its rows of vectors,
+        ``[1, P + N, H]`` or ``[rows, P + T, H]``.
     """
     count, rows = len(prompt), batch.tokens.shape[0]
     wide = prompt.to(embeddings.weight.dtype if hasattr(embeddings, "weight") else prompt.dtype)
     vectors = torch.cat([wide.expand(rows, -1, -1), embeddings(batch.tokens)], dim=1)
     ahead = torch.arange(first, first + count, device=batch.positions.device)
     positions = torch.cat([ahead.expand(rows, -1), batch.positions + count], dim=1)
-    columns = batch.tokens.shape[1]
-    index = batch.index + count * (batch.index // columns + 1)
     mask = batch.attention_mask
     if mask is not None:
         mask = torch.cat([mask.new_ones(rows, count), mask], dim=1)
@@ -56,9 +54,7 @@ def prepended(batch: Batch, prompt: Tensor, embeddings: Any, first: int) -> tupl
         (-1, *(parent + 1 for parent in old.parents)),  # a root's is -1: the vectors
         old.causal,
     )
-    return replace(
-        batch, positions=positions, segments=table, index=index, attention_mask=mask
-    ), vectors
+    return replace(batch, positions=positions, segments=table, attention_mask=mask), vectors
 
 
 class Prompted:

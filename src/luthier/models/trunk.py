@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.contracts import Head
+from luthier.core.contracts_models import STATES
 from luthier.core.records import Batch
+from luthier.models.halves import Halves
 from luthier.models.soft_prompt import prepended, soft_prompt
 from luthier.ops import attention
+from luthier.ops.anatomy import unwrapped
 
 
 class TrunkModel:
@@ -24,6 +27,7 @@ class TrunkModel:
     def __init__(self, module: nn.Module, head: nn.Module | None = None) -> None:
         self.module = module
         self._head = head
+        self._halves: Halves | None = None
         attention.register()
 
     @property
@@ -94,7 +98,32 @@ class TrunkModel:
         return "eager" if self.config.model_type == "gemma2" else "sdpa"
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states ``[N, H]`` in logical order, whatever the layout."""
+        """Last hidden states ``[N, H]`` in logical order, whatever the layout.
+
+        A batch that brings what its lowest blocks give runs the others only.
+        """
+        kept = batch.targets.get(STATES)
+        if kept is None:
+            return _ordered(self._run(batch), batch)
+        assert self._halves is not None, "states of a trunk that was not divided"
+        assert batch.packed, "states of a padded batch"
+        with self._halves.above(kept["state"], batch.tokens.shape[1]):
+            return _ordered(self._run(batch), batch)
+
+    def divide(self, depth: int) -> None:
+        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
+        self._halves = Halves(self.module, depth) if depth else None
+
+    def lower(self, batch: Batch) -> Tensor:
+        """What the lowest blocks of :meth:`divide` give: ``[N, H]`` in logical order."""
+        assert self._halves is not None, "a trunk that was not divided"
+        with self._halves.below() as seen:
+            self._run(batch)
+        [states] = seen
+        return _ordered(states, batch)
+
+    def _run(self, batch: Batch) -> Tensor:
+        """The trunk's states as it gives them: ``[1, N, H]`` or ``[rows, T, H]``."""
         extra: dict[str, Any] = {"use_cache": False} if self.causal else {}
         given: dict[str, Any] = {"input_ids": batch.tokens}
         prompt = soft_prompt(self.module)
@@ -115,10 +144,8 @@ class TrunkModel:
             attention_mask=batch.attention_mask,
             **extra,
         )
-        states: Tensor = out.last_hidden_state.flatten(0, 1)
-        if batch.packed and prompt is None:
-            return states[: batch.size]
-        return states.index_select(0, batch.index[: batch.size])
+        states: Tensor = out.last_hidden_state
+        return states if prompt is None else states[:, len(prompt) :]
 
     def _attend(self, name: str) -> None:
         whole = unwrapped(self.module)
@@ -126,7 +153,6 @@ class TrunkModel:
             whole.set_attn_implementation(name)
 
 
-def unwrapped(module: nn.Module) -> Any:
-    """The transformers model inside a peft model, or itself."""
-    inner = getattr(module, "get_base_model", None)
-    return inner() if callable(inner) else module
+def _ordered(states: Tensor, batch: Batch) -> Tensor:
+    flat = states.flatten(0, 1)
+    return flat[: batch.size] if batch.packed else flat.index_select(0, batch.index)

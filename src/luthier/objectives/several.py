@@ -251,7 +251,7 @@ def _all(names: Any) -> tuple[Any, ...]:
 def _of(tables: Mapping[str, Any], task: str) -> dict[str, Any]:
     """A task's tables under their own names."""
     parts = ((name.partition("-"), table) for name, table in tables.items())
-    return {own: table for (of, _, own), table in parts if of == task}
+    return {own: table for (of, dash, own), table in parts if dash and of == task}
 
 
 def _batch_of(batch: Batch, task: str) -> Batch:

@@ -1,0 +1,33 @@
+"""What more a model may promise than :class:`luthier.core.contracts.LanguageModel` says.
+
+Shapes as in :mod:`luthier.core.records`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from luthier.core.contracts import LanguageModel
+from luthier.core.records import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: The table that carries what a batch's lowest blocks give: ``state``, one row a token.
+STATES = "trunk"
+
+
+@runtime_checkable
+class DividedModel(LanguageModel, Protocol):
+    """A model whose lowest blocks can be run apart from the others.
+
+    A batch with the table :data:`STATES` brings what they give, and ``hidden`` runs the others.
+    """
+
+    def divide(self, depth: int) -> None:
+        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
+        ...
+
+    def lower(self, batch: Batch) -> Tensor:
+        """What these give: ``[N, H]`` in logical order."""
+        ...
