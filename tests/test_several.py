@@ -18,7 +18,9 @@ from luthier import cli
 from luthier.checking import check_recipe
 from luthier.core import recipe as recipes
 from luthier.core.errors import RecipeError, UserError
+from luthier.core.rundir import RunDir
 from luthier.export import export
+from luthier.fit import fit
 from luthier.inspection import inspect
 from luthier.many import Tasks
 from luthier.models.load import load
@@ -292,3 +294,27 @@ def test_a_vocabularys_head_may_be_one_of_them(model: str, tmp_path: Path) -> No
     assert outputs(run.path)[1].keys() == {"feeling"}
     made = export(str(run.path), "merged", tmp_path / "merged", say=lambda _line: None)
     assert made.difference < 1e-3
+
+
+def test_law_6_heads_on_kept_states_learn_as_on_computed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of one task are pooled and of the other read token by token: both from one entry."""
+
+    def said_and_lost(output: str) -> tuple[str, list[float]]:
+        monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / f"cache-{output}"))
+        made = recipe(tmp_path, "head", "roberta", output=str(tmp_path / output))
+        made["training"] |= {"epochs": 3, "log_every": 1, "evaluate_every": 4}
+        lines: list[str] = []
+        folder = RunDir(tmp_path / output)
+        folder.path.mkdir()
+        fit(parts_of(made), folder, {"threads": 1}, lines.append, quiet=True, resumed=False)
+        return "\n".join(lines), [e["loss"] for e in loss_lines(folder.path) if "loss" in e]
+
+    said, kept = said_and_lost("kept")
+    assert "computed once and kept" in said
+    monkeypatch.setenv("LUTHIER_CACHE_BYTES", "1")
+    said, computed = said_and_lost("computed")
+    assert "computed at every step" in said
+    assert len(kept) > 10
+    assert kept == pytest.approx(computed, abs=1e-6)

@@ -49,7 +49,11 @@ _ALONE = (Accompanied, Answered, FrozenColumns, OnlineObjective, StepStatistics,
 _JSON: Any = {
     "anyOf": [
         {"type": "string"},
-        {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]},
+        {
+            "type": "object",
+            "properties": {"kind": {"type": "string", "description": "Which objective."}},
+            "required": ["kind"],
+        },
     ]
 }
 TaskConfig = Annotated[
