@@ -40,18 +40,14 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["LUTHIER_CACHE"], ignore_errors=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _threads() -> None:
-    import torch
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-
-
 @pytest.fixture(autouse=True)
-def _subnormals() -> Iterator[None]:
-    """Training flushes subnormal numbers to zero in this process; the next test may want them."""
+def _host() -> Iterator[None]:
+    """Training sets threads and subnormal numbers for its process; the next test finds its own."""
     import torch
 
+    threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
     yield
     torch.set_flush_denormal(False)
 

@@ -220,8 +220,9 @@ def test_words_reach_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     seen: list[Any] = []
 
-    def train(source: Any, overrides: Any, *, resume: Any, allow_inexact: Any, quiet: Any) -> Run:
-        seen.append((source, overrides, resume, quiet, allow_inexact))
+    def train(source: Any, overrides: Any, *, resume: Any, quiet: Any, **more: bool) -> Run:
+        asked = [name for name, value in more.items() if value]
+        seen.append((source, overrides, resume, quiet, asked))
         return Run(RunDir(tmp_path))
 
     monkeypatch.setattr(luthier, "train", train)
@@ -229,14 +230,14 @@ def test_words_reach_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     cli.run(["train", str(recipe), "training.epochs=5", "output=x", "--quiet"])
     cli.run(["train", "--resume", "runs/x"])
     cli.run(["train", "--resume", "runs/x", "training.epochs=5", "--allow-inexact"])
-    cli.run(["train", "support"])
+    cli.run(["train", "support", "--verify"])
     place = ready.folder()
     assert place is not None
     assert seen == [
-        (recipe, ["training.epochs=5", "output=x"], None, True, False),
-        (None, [], "runs/x", False, False),
-        (None, ["training.epochs=5"], "runs/x", False, True),
-        (place / "support.yaml", [], None, False, False),
+        (recipe, ["training.epochs=5", "output=x"], None, True, []),
+        (None, [], "runs/x", False, []),
+        (None, ["training.epochs=5"], "runs/x", False, ["allow_inexact"]),
+        (place / "support.yaml", [], None, False, ["verify"]),
     ]
 
 

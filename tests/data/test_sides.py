@@ -311,17 +311,21 @@ def test_a_file_written_just_now_is_not_taken_for_known(tmp_path: Path, readings
 def test_a_file_that_changes_while_it_is_read_is_not_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = write(tmp_path / "rows.jsonl", ROWS)
+    """Else other rows would be noted for it, and found where it is put back as it was."""
+    path = tmp_path / "rows.jsonl"
+    source = write(path, ROWS)
+    content, seen = path.read_bytes(), path.stat()
     plain = sides.read_parts
 
     def beside(*arguments: Any) -> Any:
-        found = plain(*arguments)
-        write(Path(source), ROWS[::-1])
-        return found
+        write(path, ROWS[::-1])
+        return plain(*arguments)
 
     monkeypatch.setattr(sides, "read_parts", beside)
     first, _ = begin(source)
     monkeypatch.setattr(sides, "read_parts", plain)
+    path.write_bytes(content)
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     second, _ = begin(source)
     assert first.train.fingerprint != second.train.fingerprint
 

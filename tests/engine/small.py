@@ -11,6 +11,7 @@ import builders
 import torch
 from torch import nn
 
+from luthier import environment
 from luthier.assemble import Parts, assemble
 from luthier.core import kinds
 from luthier.core import recipe as recipes
@@ -163,10 +164,11 @@ def fitted(recipe: dict[str, Any], *, resumed: bool = False, wide: bool = False)
     """``fit`` alone, and the result saved; ``wide`` trains in float64."""
     folder = RunDir(Path(recipe["output"]))
     folder.path.mkdir(parents=True, exist_ok=True)
+    choices = environment.prepare(recipes.load(recipe).training)
     parts = parts_of(recipe)
     if wide:
         parts.loaded.model.module.double()
-    outcome = fit(parts, folder, {"threads": 1}, lambda line: None, quiet=True, resumed=resumed)
+    outcome = fit(parts, folder, choices, lambda line: None, quiet=True, resumed=resumed)
     if outcome.main and outcome.status != "stopped":
         parts.method.save(parts.loaded.model.module, folder.model)
     return outcome

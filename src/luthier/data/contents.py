@@ -137,6 +137,19 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def characters(value: Any) -> int:
+    """About how many characters of text there are in a record, told quickly.
+
+    >>> characters(Turn("user", "hello"))
+    9
+    """
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, tuple):
+        return sum(map(characters, value))
+    return sum(characters(getattr(value, name)) for name in getattr(value, "__slots__", ()))
+
+
 def short_hash(text: str) -> int:
     """64 bits of a text, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())

@@ -20,6 +20,7 @@ from luthier.core.findings import Finding, Findings
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
 from luthier.core.workers import processes, shared
+from luthier.data.contents import characters
 from luthier.data.length import Cut, fit
 from luthier.data.length_pairs import fit_pair, source_frame
 from luthier.data.parts import Part
@@ -29,8 +30,8 @@ from luthier.data.store_writer import StoreWriter
 #: Raised whenever the meaning of cached tokens changes.
 _CACHE_VERSION = 3
 _SHOWN = 10
-#: Records that are put into tokens in one piece.
-_PIECE = 256
+#: Records, and about so many characters of them, that are put into tokens in one piece.
+_PIECE, _CHARACTERS = 256, 1 << 19
 #: Beside a cached store: its counts.
 COUNTS = "counts.json"
 
@@ -83,8 +84,9 @@ def encode(
     with cache.made(folder) as whole:
         counts = _made_in(whole, part, spec, (objective, codec, policy, judge))
         (whole / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+    examples = ExampleStore.load(folder)  # before there might be no room for it any more
     cache.trim()
-    return Encoded(ExampleStore.load(folder), counts)
+    return Encoded(examples, counts)
 
 
 def _made_in(folder: Path, part: Part, spec: DataSpec, told: _Told) -> dict[str, Any]:
@@ -210,11 +212,13 @@ def encoder(told: _Told) -> Callable[[Sequence[Record]], _Made]:
 def _pieces(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """Records in order, so many at a time."""
     waiting: list[Record] = []
+    size = 0
     for record in records:
         waiting.append(record)
-        if len(waiting) == _PIECE:
+        size += characters(record)
+        if len(waiting) >= _PIECE or size >= _CHARACTERS:
             yield waiting
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield waiting
 

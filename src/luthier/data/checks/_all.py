@@ -9,6 +9,7 @@ from luthier.core import kinds
 from luthier.core.findings import Finding, Findings
 from luthier.core.workers import Crew
 from luthier.data.checks._base import Check, Known, Seen
+from luthier.data.contents import characters
 
 FOLDER = "data/checks"
 
@@ -40,7 +41,7 @@ class Checks:
     def see(self, seen: Seen) -> None:
         """One row."""
         self._rows.append(seen)
-        self._size += 0 if seen.record is None else _rough(seen.record)
+        self._size += 0 if seen.record is None else characters(seen.record)
         if len(self._rows) >= _ROWS or self._size >= _CHARACTERS:
             self._hand_on()
 
@@ -97,12 +98,3 @@ def looking(_told: None) -> Callable[[tuple[Sequence[Seen], Iterable[_Placed]]],
 
 def _classes() -> list[type[Check]]:
     return [kinds.module(FOLDER, name).Check for name in kinds.names(FOLDER)]
-
-
-def _rough(value: Any) -> int:
-    """About how many characters of text there are in a record."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, tuple):
-        return sum(map(_rough, value))
-    return sum(_rough(getattr(value, name)) for name in getattr(value, "__slots__", ()))
