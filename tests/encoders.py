@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +13,7 @@ import builders
 import classifiers
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from luthier.core.records import Origin, Tagged
 from luthier.data.template import TokenizerCodec
@@ -29,21 +31,38 @@ _SENTENCES = (*builders.SENTENCES, "Zoë crossed the río Grande twice, didn't s
 
 @cache
 def _wordpiece() -> Any:
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
+    normal, cut = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = [
+        word
+        for sentence in _SENTENCES
+        for word, _ in cut.pre_tokenize_str(normal.normalize_str(sentence))
+    ]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made.train_from_iterator(
-        _SENTENCES * 3,
-        WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False),
-    )
+    pieces = [*special, *_pieces(words)][:150]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normal, cut
+    made.decoder = decoders.WordPiece()
+    made.add_special_tokens(special)
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return made
+
+
+def _pieces(words: Sequence[str]) -> list[str]:
+    """Characters, then parts of words, the frequent first; the trainer would go by chance."""
+    found = Counter(
+        ("##" if begin else "") + word[begin:end]
+        for word in words
+        for begin in range(len(word))
+        for end in range(begin + 1, len(word) + 1)
+    )
+    characters = {mark + c for word in words for c in word for mark in ("", "##")}
+    parts = sorted(found.keys() - characters, key=lambda part: (-found[part], part))
+    return [*sorted(characters), *parts]
 
 
 @cache
@@ -188,7 +207,7 @@ def several(name: str, parts: Any, dtype: torch.dtype = torch.float32) -> Severa
         replace(WORLDS[part.kind].model(module).head, name=part.name)
         for part, module in zip(parts, made, strict=True)
     ]
-    return SeveralHeads(full, made).eval()
+    return SeveralHeads(zip(full, made, strict=True)).eval()
 
 
 def vocabulary() -> dict[str, int]:

@@ -65,9 +65,9 @@ def recipe(
         "method": method,
         "data": {"mixture": mixture, "validation": 0.25},
         "training": {
-            "epochs": {"full": 10, "head": 60, "lora": 30}[method],
+            "epochs": {"full": 14, "head": 60}.get(method, 50),
             "batch_size": 12,
-            "learning_rate": {"full": 3e-3, "head": 5e-2, "lora": 1e-2}[method],
+            "learning_rate": {"full": 3e-3, "head": 5e-2}.get(method, 1e-2),
             "precision": "float32",
             "threads": 1,
             "trackers": [],
@@ -121,12 +121,14 @@ def test_rows_of_two_tasks_become_a_model_that_answers_both(
     assert cli.run(["chat", str(run.path)]) != 0
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize(
+    ("method", "name"), [("full", "bert"), ("full", "modernbert"), ("lora", "distilbert")]
+)
 @pytest.mark.parametrize("task", ["feeling", "entities"])
 def test_one_task_alone_is_that_objective_by_itself_step_by_step(
-    task: str, name: str, tmp_path: Path
+    task: str, method: str, name: str, tmp_path: Path
 ) -> None:
-    values = recipe(tmp_path, name=name, tasks={task: TASKS[task]})
+    values = recipe(tmp_path, method, name, tasks={task: TASKS[task]})
     values["training"] |= {"max_steps": 6, "log_every": 1, "token_budget": 90}
     values["data"] |= {"validation": 0, "check": "off"}
     fitted(values, wide=True)
@@ -159,7 +161,7 @@ def test_law_4_killed_and_resumed_is_one_that_never_was(
     assert loss_lines(tmp_path / "run") == loss_lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "head"])
+@pytest.mark.parametrize("method", ["full", "lora", "head", "freeze", "adapter"])
 def test_what_is_saved_answers_as_what_was_trained_and_can_be_trained_on(
     method: str, tmp_path: Path
 ) -> None:
@@ -169,12 +171,13 @@ def test_what_is_saved_answers_as_what_was_trained_and_can_be_trained_on(
     run = luthier.train(values, quiet=True)
     said = outputs(run.path)
     assert set(said[0]) == {"feeling", "entities", "place"}
-    made = export(str(run.path), "merged", tmp_path / "merged", say=lambda _line: None)
-    assert made.difference < 1e-4
-    assert outputs(made.folder) == said
+    if method != "adapter":  # no matrix computes what a bottleneck does
+        made = export(str(run.path), "merged", tmp_path / "merged", say=lambda _line: None)
+        assert made.difference < 1e-4
+        assert outputs(made.folder) == said
     more = {**values, "model": str(run.path), "output": str(tmp_path / "more")}
     parts = parts_of(more)
-    assert method == "lora" or "fresh" not in "".join(parts.loaded.said)
+    assert method in ("lora", "adapter") or "fresh" not in "".join(parts.loaded.said)
     before: Any = load(str(run.path)).model
     for part in before.head.parts:
         for one, other in zip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import builders
@@ -14,7 +15,7 @@ from luthier.core import kinds
 from luthier.core.contracts_tasks import named
 from luthier.data.batching import collate
 from luthier.models.run_models import RunModels
-from luthier.models.several import SeveralModel
+from luthier.models.several import SeveralHeads, SeveralModel
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "modernbert")
 
@@ -36,7 +37,7 @@ def gradients(objective: Any, models: RunModels, examples: Any, own: Any = None)
         model = RunModels(policy.view(own), models._method)
     batch = collate(examples, **policy.layout)
     weights, terms = task.weights(batch), task.loss(model, batch)
-    torch.stack([terms[name] / weights[name] for name in terms]).sum().backward()
+    torch.stack([terms[name] / (weights[name] or 1.0) for name in terms]).sum().backward()
     found = {n: p.grad for n, p in policy.trunk.named_parameters() if p.grad is not None}
     return {name: each.clone() for name, each in found.items()}
 
@@ -52,6 +53,24 @@ def test_the_trunks_gradient_is_the_sum_of_the_tasks_own(name: str) -> None:
         total = sum(each[parameter] for each in apart)
         assert builders.gap(found, total) < 1e-10
         assert all(each[parameter].abs().sum() > 0 for each in apart) or not found.any()
+
+
+def test_a_row_teaches_the_head_of_its_own_task_alone() -> None:
+    """Two tasks of one kind besides: nothing but the name tells their heads apart."""
+    tasks = {"topic": "classification", "mood": "classification", "words": "token_classification"}
+    objective, models = made("bert", tasks=tasks)
+    policy: Any = models.policy
+    examples = contract.encoded(objective)
+    for task in tasks:
+        gradients(objective, models, [e for e in examples if named(e.origin) == task])
+        learnt = [
+            name
+            for name in tasks
+            if any(
+                p.grad is not None and p.grad.any() for p in policy.base.head_of(name).parameters()
+            )
+        ]
+        assert learnt == [task]
 
 
 def test_a_coefficient_is_a_factor_on_its_tasks_terms_alone() -> None:
@@ -92,3 +111,19 @@ def test_every_weight_is_there_once_and_the_trunk_runs_once(
     policy.trunk.register_forward_hook(lambda *_: calls.append(1))
     objective.loss(models, collate(contract.encoded(objective), **policy.layout))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_saved_comes_back_to_the_last_bit(name: str, tmp_path: Path) -> None:
+    objective = contract.build("objectives", "several")
+    module = encoders.several(name, objective.heads[0].parts)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():  # so that nothing is as a fresh model has it
+            parameter.add_(torch.randn_like(parameter))
+    module.save_pretrained(tmp_path)
+    found = SeveralHeads.from_pretrained(tmp_path)
+    assert found.parts == module.parts
+    kept, known = dict(found.named_parameters()), dict(module.named_parameters())
+    assert kept.keys() == known.keys()
+    assert all(torch.equal(kept[each], known[each]) for each in known)

@@ -58,7 +58,7 @@ def _of_entry(
         yield _complaint((*path, "task"), f"no task '{task}', {nearest(task, objective.tasks)}")
 
 
-def _unfit(recipe: Any, objective: Tasked) -> Iterator[Complaint]:
+def _unfit(recipe: Any, objective: Any) -> Iterator[Complaint]:
     held = recipe.data.validation
     if held is not None and not isinstance(held, int | float):
         yield _complaint(
@@ -72,17 +72,13 @@ def _unfit(recipe: Any, objective: Tasked) -> Iterator[Complaint]:
         yield _complaint(
             ("model", "layers"), "has no meaning under several heads", "shorten the model first"
         )
-    reads = {part.kind for head in _heads(objective) for part in head.parts}
+    reads = {part.kind for head in objective.heads for part in head.parts}
     if recipe.model.new_tokens and reads & {"lm", "masked_lm"}:
         yield _complaint(
             ("model", "new_tokens"),
             "a vocabulary's head among several cannot grow",
             "add them in a run of that task alone first",
         )
-
-
-def _heads(objective: Any) -> Any:
-    return objective.heads
 
 
 def _complaint(path: tuple[str | int, ...], reason: str, cure: str = "") -> Complaint:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -71,8 +71,9 @@ class SeveralHeads(nn.Module):
     """A trunk, and heads on it.
 
     Args:
-        parts: what each head is, with its name.
-        modules: a model for each, whose trunks hold the same weights; they are taken apart.
+        made: what each head is, with its name, and a model for it. Their trunks hold the same
+            weights; each is taken apart before the next is asked for, so that two trunks are in
+            memory at most.
 
     Attributes:
         trunk: of one of them, with every other's head on it; adapters may sit on it.
@@ -82,13 +83,15 @@ class SeveralHeads(nn.Module):
 
     head_names: tuple[str, ...]
 
-    def __init__(self, parts: Sequence[Head], modules: Sequence[nn.Module]) -> None:
+    def __init__(self, made: Iterable[tuple[Head, nn.Module]]) -> None:
         super().__init__()
-        self.parts = tuple(parts)
-        self.trunk: nn.Module = unwrapped(_trunk_of(modules[0]))
-        self.heads = nn.Module()
+        parts: list[Head] = []
         names: list[str] = []
-        for part, module in zip(parts, modules, strict=True):
+        for part, module in made:
+            if not parts:
+                self.trunk: nn.Module = unwrapped(_trunk_of(module))
+                self.heads = nn.Module()
+            parts.append(part)
             fresh = [name for name in getattr(module, "head_names", ()) if name]
             _taken_off(module)
             _put_on(module, self.trunk)
@@ -96,8 +99,9 @@ class SeveralHeads(nn.Module):
             own = [f"heads.{part.name}{_SUFFIX}.{name.rpartition('.')[2]}" for name in fresh]
             # Where a head is trained, what is random in training goes with it.
             names += [*own, f"heads.{part.name}{_SUFFIX}.dropout"] if own else []
-        modules_ = dict(self.named_modules())
-        self.head_names = tuple(name for name in names if name in modules_)
+        self.parts = tuple(parts)
+        there = dict(self.named_modules())
+        self.head_names = tuple(name for name in names if name in there)
 
     def head_of(self, name: str) -> Any:
         """A task's head: a model without its trunk."""
@@ -282,23 +286,23 @@ def build(
         SINGLE[part.kind].empty(name, part, copy.deepcopy(config), dict(options))
     folder = Path(name)
     old = {part.name: part for part in saved(folder)}
-    modules, parts, said = [], [], []
-    for number, part in enumerate(head.parts):
-        world = SINGLE[part.kind]
-        like = old.get(part.name)
-        same = like is not None and _fits(like, part)
-        wanted = like if same and like is not None else part
-        module, words = world.build(
-            name, wanted, dict(options), copy.deepcopy(config), seed + number
-        )
-        alone = world.model(module)
-        if hasattr(alone, "check"):
-            alone.check()
-        found = part if part.kind == "lm" else replace(alone.head, name=part.name)
-        said += [] if same else [f"{part.name}: {line}" for line in words]
-        parts.append(found)
-        modules.append(module)
-    made = SeveralHeads(parts, modules)
+    said: list[str] = []
+
+    def each() -> Iterator[tuple[Head, nn.Module]]:
+        for number, part in enumerate(head.parts):
+            world = SINGLE[part.kind]
+            like = old.get(part.name)
+            same = like is not None and _fits(like, part)
+            wanted = like if same and like is not None else part
+            given = dict(options), copy.deepcopy(config), seed + number
+            module, words = world.build(name, wanted, *given)
+            alone = world.model(module)
+            if hasattr(alone, "check"):
+                alone.check()
+            said.extend([] if same else [f"{part.name}: {line}" for line in words])
+            yield part if part.kind == "lm" else replace(alone.head, name=part.name), module
+
+    made = SeveralHeads(each())
     if old:
         made.load_head(folder)
     return made, said
@@ -316,14 +320,15 @@ def _fits(old: Head, wanted: Head) -> bool:
 
 def empty(name: str, head: Head, config: Any, options: dict[str, Any]) -> nn.Module:
     """The same on torch's ``meta`` device, its weights unread."""
-    modules, parts = [], []
-    for part in head.parts:
-        world = SINGLE[part.kind]
-        module = world.empty(name, part, copy.deepcopy(config), dict(options))
-        found = part if part.kind == "lm" else world.model(module).head
-        parts.append(replace(found, name=part.name))
-        modules.append(module)
-    return SeveralHeads(parts, modules)
+
+    def each() -> Iterator[tuple[Head, nn.Module]]:
+        for part in head.parts:
+            world = SINGLE[part.kind]
+            module = world.empty(name, part, copy.deepcopy(config), dict(options))
+            found = part if part.kind == "lm" else world.model(module).head
+            yield replace(found, name=part.name), module
+
+    return SeveralHeads(each())
 
 
 WORLD = World("", SeveralModel, kept, build, empty)
