@@ -110,9 +110,15 @@ class TrunkModel:
         with self._halves.above(kept["state"], batch.tokens.shape[1]):
             return _ordered(self._run(batch), batch)
 
-    def divide(self, depth: int) -> None:
-        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
-        self._halves = Halves(self.module, depth) if depth else None
+    @property
+    def lower_stream(self) -> str:
+        """The segments whose tokens :meth:`lower` gives a state."""
+        return "main"
+
+    def divide(self, depth: int) -> str | None:
+        """:meth:`lower` then means the lowest ``depth`` blocks; why it cannot, or ``None``."""
+        self._halves = Halves(self.module, depth)
+        return None
 
     def lower(self, batch: Batch) -> Tensor:
         """What the lowest blocks of :meth:`divide` give: ``[N, H]`` in logical order."""
