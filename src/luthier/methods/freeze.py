@@ -33,7 +33,8 @@ class Config(KindConfig):
 
     kind: str = "freeze"
     layers: int | None = Field(default=None, ge=0)
-    """Freeze so many layers from below, and the embeddings; 0 is the embeddings alone."""
+    """Freeze so many layers from below, and the embeddings; 0 is the embeddings alone. An encoder's
+    come before its decoder's."""
     last: int | None = Field(default=None, ge=1)
     """Freeze all but the last so many layers; 2 if nothing else is said."""
     pattern: str | None = Field(default=None, min_length=1)
