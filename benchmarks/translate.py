@@ -259,12 +259,12 @@ def scores(parts: Any) -> dict[str, float]:
     """The model as it stands on the held-out rows, as a run measures it."""
     from luthier.core import kinds
     from luthier.evaluation.measure import measure
-    from luthier.judge import _metric_configs, _side
+    from luthier.measuring import measured, metric_configs
 
     part, encoded = parts.validation
-    side = _side(parts, parts.loaded, list(encoded.examples), list(part.records), [])
+    side = measured(parts, parts.loaded, list(encoded.examples), list(part.records), [])
     found = {}
-    for config in _metric_configs(parts):
+    for config in metric_configs(parts):
         metric = kinds.build("metrics", config)
         measure([metric], side.scored)
         for name, rows in metric.rows().items():

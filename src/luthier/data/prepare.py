@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from luthier.core import cache
 from luthier.core.contracts import Objective, Uncoupled
 from luthier.core.contracts_data import Sourced
+from luthier.core.contracts_tasks import BY_TASK, Tasked, named
 from luthier.core.contracts_text import Looking, Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
@@ -143,6 +144,8 @@ def fitter(
     objective: Objective, codec: Any, policy: str
 ) -> Callable[[Example], tuple[list[Example], Cut]]:
     """:func:`fitting` of many examples, which asks the objective what it is only once."""
+    if isinstance(objective, Tasked):
+        return partial(_fitting_task, objective, codec, policy)
     if isinstance(objective, Sourced):
         bounds, around = objective.bounds, source_frame(codec)
         return lambda example: fit_pair(example, codec.max_length, policy, bounds, around)
@@ -155,6 +158,16 @@ def fitter(
         frame=codec.frame,
         cuts=objective.cuts if isinstance(objective, Windowed) else None,
     )
+
+
+def _fitting_task(
+    objective: Tasked, codec: Any, policy: str, example: Example
+) -> tuple[list[Example], Cut]:
+    """An example of one task of several, as that task has it."""
+    task = named(example.origin)
+    inner, own = objective.own(example)
+    pieces, cut = fitting(own, inner, codec, inner.overlong if policy == BY_TASK else policy)
+    return [objective.among(piece, task) for piece in pieces], cut
 
 
 def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: str) -> str:
