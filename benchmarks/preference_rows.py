@@ -48,7 +48,7 @@ def prepare(folder: Path, model: str, kind: str, longest: int, whole: bool) -> d
     )
     codec = make_codec(recipe, loaded)
     reader, used, refused, cut = Format(Config()), [], 0, 0
-    for row in read(str(source)):
+    for row in (row for each in read(str(source)) for row in each.rows):
         try:
             record: Any = reader.read(row)
             example = objective.encode(record, codec)

@@ -137,6 +137,7 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "reward": _reward,
     "support": _support,
     "intents": _intents,
+    "assistant-understanding": _encoder,
     "entities": _encoder,
     "masked-lm": _encoder,
     "intents-adapter": _intents,

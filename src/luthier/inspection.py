@@ -18,7 +18,7 @@ from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
-from luthier.data.length import Cut, target_rows
+from luthier.data.length import Cut, learned_rows
 from luthier.data.mixture import Drawing, grouping, planned
 from luthier.data.order import Order, total_steps
 from luthier.data.parts import Part
@@ -270,7 +270,7 @@ def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) ->
             found.faults.extend(error.faults)
             continue
         found.sizes[place] = example.depth()
-        found.targets += target_rows(example)
+        found.targets += learned_rows(example)
         try:
             kept, lost = fitting(example, seen.objective, seen.codec, seen.policy)
         except DataError as error:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple
 from typing import Any
 
-from luthier.assemble import Parts, arranged_once, held_out, load_model
-from luthier.codecs import decoder_prompt, pair_note
+from luthier.assemble import Parts, held_out, load_model
+from luthier.codecs import pair_note
 from luthier.core import kinds
 from luthier.core.contracts import FrozenColumns, Metric
 from luthier.core.contracts_scores import Scoring
+from luthier.core.contracts_tasks import Tasked, named
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
@@ -22,25 +23,15 @@ from luthier.data.streams import PairCodec
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
-from luthier.evaluation.masking import score_masked
-from luthier.evaluation.measure import (
-    measure,
-    score_answers,
-    score_classes,
-    score_losses,
-    text_examples,
-)
-from luthier.evaluation.preferring import score_preferences, with_columns
-from luthier.evaluation.questions import own_questions, questions, spoken
-from luthier.evaluation.retrieving import score_retrieval
-from luthier.evaluation.sides import Side, sample_lines, score_lines
+from luthier.evaluation.measure import likeliest, measure
+from luthier.evaluation.preferring import with_columns
 from luthier.evaluation.statistics import compare
-from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
-from luthier.generation.sampling import Sampler, Sampling
+from luthier.evaluation.tagging import entity_figures
+from luthier.measuring import Side, cosine, measured, metric_configs, own_texts
 from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import PAIR, Loaded, load, save_note
-from luthier.models.masked_lm import MaskedModel
+from luthier.models.load import PAIR, load, save_note
+from luthier.models.several import SeveralModel
 from luthier.models.token_heads import TaggerModel
 
 Say = Callable[[str], None]
@@ -77,7 +68,7 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation.save_pretrained(temporary)
     if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
         width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
-        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -91,22 +82,27 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
     prepare_host(recipe.training.threads)
     if parts.validation or parts.retained:
         examples, records = _held_out(parts)
-        own = _own_texts(parts, say)
+        own = own_texts(parts, say)
         sides: dict[str, Side] = {}
-        if recipe.evaluation.before or _wants_start(parts):
+        asked = isinstance(parts.objective, FrozenColumns) and isinstance(parts.objective, Scoring)
+        if recipe.evaluation.before or asked:
             say(f"measuring the model before, on {len(records):,} held-out rows")
             loaded = load_model(recipe, parts.objective, parts.train[0], say)
-            if isinstance(parts.objective, FrozenColumns) and _wants_start(parts):
+            if asked:  # what answers are worth is said against this model
                 examples = with_columns(loaded.model, parts.objective, examples)
             if recipe.evaluation.before:
-                sides["before"] = _side(parts, loaded, examples, records, own)
+                sides["before"] = measured(parts, loaded, examples, records, own)
             del loaded
             gc.collect()
         say("measuring the model after")
-        sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
-        figures = compared(recipe.evaluation, _metric_configs(parts), sides)
+        sides["after"] = measured(parts, load(str(folder.path)), examples, records, own)
+        configs = [] if isinstance(parts.objective, Tasked) else metric_configs(parts)
+        figures = compared(recipe.evaluation, configs, sides)
         apart, old = by_source(parts, sides), _forgotten(parts, sides)
-        more = {"sources": apart, "retained": old}
+        tasks = by_task(parts, sides)
+        for name, task in tasks.items():
+            figures |= {f"{name}.{metric}": each for metric, each in task["metrics"].items()}
+        more = {"tasks": tasks, "sources": apart, "retained": old}
         _write(folder, parts, sides, figures, more, time.perf_counter() - start)
         for line in table(figures):
             say(line)
@@ -120,11 +116,6 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
             say(line)
     report.write(folder, finishing=True)
     card.write(folder)
-
-
-def _wants_start(parts: Parts) -> bool:
-    """Whether figures hold a model against the one of step 0."""
-    return isinstance(parts.objective, FrozenColumns) and isinstance(parts.objective, Scoring)
 
 
 def compared(
@@ -161,8 +152,27 @@ def by_source(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, An
         files = {file for file, place in mixed.items() if place == number}
         own = {name: side.of(files) for name, side in sides.items()}
         if rows := {scored.origin for scored in own["after"].held}:
-            figures = compared(spec.evaluation, _metric_configs(parts), own)
+            figures = compared(spec.evaluation, metric_configs(parts), own)
             found[entry.name(number)] = {"rows": len(rows), "metrics": figures}
+    return found
+
+
+def by_task(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+    """Rows, figures and classes of each of several tasks."""
+    objective, model = parts.objective, parts.loaded.model
+    if not isinstance(objective, Tasked):
+        return {}
+    assert isinstance(model, SeveralModel)
+    found: dict[str, dict[str, Any]] = {}
+    for name, task in objective.tasks.items():
+        files = {s.origin.source for s in sides["after"].held if named(s.origin) == name}
+        own = {side: each.of(files) for side, each in sides.items()}
+        rows = len({scored.origin for scored in own["after"].held})
+        figures = compared(parts.recipe.evaluation, metric_configs(parts, task), own)
+        found[name] = {"kind": task.config.kind, "rows": rows, "metrics": figures}
+        if rows:
+            before = own["before"].held if "before" in own else None
+            found[name] |= _labels(model.view(name), before, own["after"].held)
     return found
 
 
@@ -208,108 +218,6 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
     return [e for e in examples if e.origin in kept], records
 
 
-def _own_texts(parts: Parts, say: Say) -> list[Example]:
-    """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
-    prompts = parts.recipe.evaluation.prompts
-    if parts.loaded.head is None:
-        return []
-    scoring = isinstance(parts.objective, Scoring)
-    if scoring or isinstance(parts.loaded.model, MaskedModel):
-        if prompts:
-            kind = "a reward model" if scoring else "a masked language model"
-            say(f"evaluation.prompts: without effect, {kind} answers nothing")
-        return []
-    make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
-    own, notices = make(prompts, parts.codec)
-    for line in notices:
-        say(f"evaluation.prompts: {line}")
-    return own
-
-
-def _side(
-    parts: Parts,
-    loaded: Loaded,
-    examples: Sequence[Example],
-    records: Sequence[Record],
-    own: Sequence[Example],
-) -> Side:
-    spec = parts.recipe.evaluation
-    model = loaded.model
-    kept, known = _retained(parts)
-    if isinstance(parts.objective, Scoring) and isinstance(model, ClassifierModel):
-        shown = {record.origin: record for record in records}
-        held = score_preferences(model, parts.objective, examples, shown)
-        return Side(held, [], [], _old_answers(parts, model, kept))
-    if isinstance(model, ClassifierModel):
-        texts = {record.origin: spoken(record) for record in records}
-        held = score_classes(model, examples, [texts[e.origin] for e in examples])
-        said = score_classes(model, own, spec.prompts) if own else []
-        return Side(held, [], said, score_classes(model, kept) if kept else [])
-    if isinstance(model, TaggerModel):
-        held = score_tags(model, examples, records)
-        said = score_texts(model, own, spec.prompts) if own else []
-        return Side(held, [], said, score_tags(model, kept, known) if kept else [])
-    if isinstance(model, EmbeddingModel):
-        cosine = _cosine(parts)
-        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
-        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
-        return Side(held, [], [], old)
-    if isinstance(model, MaskedModel):
-        held = score_masked(model, examples, parts.codec, spec.samples)
-        return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
-    if isinstance(parts.objective, Scoring):
-        losses = score_preferences(model, parts.objective, examples, {})
-    else:
-        losses = score_losses(model, examples, parts.codec)
-    old = score_losses(model, kept, parts.codec) if kept else []
-    wanted = _wants_answers(parts)
-    count = max(spec.generate_rows if wanted else 0, spec.samples)
-    begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
-    sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
-    new = min(spec.max_new_tokens, loaded.context // 2)
-    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
-    asked = questions(records, examples, parts.codec, count)
-    answers = score_answers(sampler, asked, sampling)
-    asked = own_questions(spec.prompts, parts.codec)
-    return Side(losses, answers, score_answers(sampler, asked, sampling), old)
-
-
-def _old_answers(parts: Parts, model: Any, kept: list[Example]) -> list[Scored]:
-    """A reward model on the rows that it must not forget: answers, or texts with classes."""
-    if not kept or parts.retained is None:
-        return []
-    objective = parts.retained.objective
-    if isinstance(objective, Scoring):
-        return score_preferences(model, objective, kept, {})
-    return score_classes(model, kept)
-
-
-def _cosine(parts: Parts) -> bool:
-    """Whether the lengths of vectors mean nothing."""
-    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
-
-
-def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
-    """The old rows that are measured, in tokens and as they are; none where there are none."""
-    if parts.retained is None:
-        return [], ()
-    part, encoded = parts.retained.held
-    seed = parts.recipe.training.seed
-    return list(arranged_once(parts.retained.objective, encoded.examples, seed)), part.records
-
-
-def _metric_configs(parts: Parts) -> list[Any]:
-    configs = parts.recipe.evaluation.metrics
-    if configs is None:
-        return [kinds.config("metrics", name) for name in parts.objective.metrics]
-    return list(configs)
-
-
-def _wants_answers(parts: Parts) -> bool:
-    made = [kinds.build("metrics", config) for config in _metric_configs(parts)]
-    return any("answers" in metric.needs for metric in made)
-
-
 def _write(
     folder: RunDir,
     parts: Parts,
@@ -322,14 +230,70 @@ def _write(
     rows = len({scored.origin for scored in after.held})
     said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     said |= {name: value for name, value in more.items() if value}
-    model, earlier = parts.loaded.model, before.held if before else None
-    if isinstance(model, ClassifierModel) and not isinstance(parts.objective, Scoring):
-        said["classes"] = class_figures(model.labels, earlier, after.held)
-    if isinstance(model, TaggerModel):
-        said["entities"] = entity_figures(model.labels, earlier, after.held)
+    if not isinstance(parts.objective, Scoring):
+        said |= _labels(parts.loaded.model, before.held if before else None, after.held)
     write_json(folder.evaluation, said)
-    write_lines(folder.scores, score_lines(sides))
-    write_lines(folder.samples, sample_lines(before, after, parts.recipe.evaluation.samples))
+    write_lines(folder.scores, _score_lines(sides))
+    write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
+
+
+def _labels(model: Any, before: list[Scored] | None, after: list[Scored]) -> dict[str, Any]:
+    """Figures class by class, or type by type."""
+    if isinstance(model, ClassifierModel):
+        return {"classes": class_figures(model.labels, before, after)}
+    if isinstance(model, TaggerModel):
+        return {"entities": entity_figures(model.labels, before, after)}
+    return {}
+
+
+def _samples(before: Side | None, after: Side, count: int) -> Iterator[dict[str, Any]]:
+    """The user's own prompts, then answers or a classifier's first rows, side by side."""
+    shown = [*after.own, *(after.answers or after.held[:count])]
+    old: Sequence[Scored | None] = [None] * len(shown)
+    if before is not None:
+        old = [*before.own, *(before.answers or before.held[:count])]
+    for a, b in zip(old, shown, strict=True):
+        if b.answer is None:
+            continue
+        line: dict[str, Any] = {
+            "prompt": b.prompt,
+            "reference": b.references[0] if b.references else None,
+            "before": a.answer if a else None,
+            "after": b.answer,
+            "origin": str(b.origin),
+        }
+        if b.probabilities is not None and not isinstance(b.label, float):
+            line["before_probability"] = likeliest(a) if a else None
+            line["after_probability"] = likeliest(b)
+        yield line
+
+
+def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
+    """Per held-out example and model: summed loss, tokens, bytes, right tokens; or classes."""
+    lines = []
+    for name, side in sides.items():
+        for item in side.held:
+            line: dict[str, Any] = {"model": name, "origin": str(item.origin)}
+            if item.probabilities is not None:
+                line["label"] = item.references[0] if item.references else None
+                line["predicted"] = item.answer
+                line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
+            elif item.rank is not None:
+                line["rank"] = item.rank
+            elif item.scores is not None:
+                line["scores"] = [round(float(score), 6) for score in item.scores]
+            else:
+                assert item.losses is not None
+                assert item.correct is not None
+                line["nll"] = float(item.losses.sum())
+                line["tokens"] = len(item.losses)
+                line["bytes"] = item.bytes
+                line["correct"] = int(item.correct.sum())
+            if item.said_spans is not None:
+                line["entities"] = [list(astuple(each)) for each in item.spans or ()]
+                line["predicted"] = [list(astuple(each)) for each in item.said_spans]
+            lines.append(line)
+    return lines
 
 
 def _short(value: float | None) -> str:

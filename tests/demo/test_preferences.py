@@ -10,6 +10,7 @@ import pytest
 from luthier.core.records import Origin, Preference, Row
 from luthier.data.formats.preference import Config, Format
 from luthier.demo import preferences
+from luthier.demo.phrases import Split
 from luthier.demo.preferences import complete, pairs, polite, rating, short, versions
 
 RIGHT = "I am sorry to hear that. Please reply with a photo and we will repair the chair for you."
@@ -26,7 +27,7 @@ def test_the_rater_likes_what_is_polite_short_and_complete() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
-def test_the_right_answer_is_the_best_one(split: preferences.Split) -> None:
+def test_the_right_answer_is_the_best_one(split: Split) -> None:
     made = versions(RIGHT, "The shop opens at nine.", split, Random(0))
     rated = [rating(text, RIGHT) for text in made]
     assert made[0] == RIGHT

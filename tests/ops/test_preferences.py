@@ -60,7 +60,7 @@ def test_prompts_without_answers_cost_nothing_and_have_a_gradient() -> None:
     assert losses[0] == losses[2] == 0
     losses.sum().backward()
     assert torch.isfinite(values.grad).all()
-    nothing = sides(values[:0], torch.zeros(0, dtype=int), torch.zeros(0, dtype=int), 1)
+    nothing = sides(values[:0], torch.arange(0), torch.arange(0), 1)
     assert ranking_loss(nothing).tolist() == [0.0]
     assert nothing.pairs(lambda m: pair_loss("ipo", m, beta=0.1)).tolist() == [0.0]
 

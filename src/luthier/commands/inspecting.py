@@ -114,14 +114,14 @@ def _show_examples(made: Console, one: Inspection) -> None:
 
 def _wanted(one: Inspection, example: Example) -> str:
     """What an example teaches: tokens, or a class."""
-    from luthier.data.length import target_rows
+    from luthier.data.length import learned_rows
     from luthier.show import label_words
 
     table = example.targets.get("classification")
     if table is None:
-        return f"{target_rows(example):,} learned"
+        return f"{learned_rows(example):,} learned"
     if "label" not in table:
-        return f"{target_rows(example):,} answers"
+        return f"{learned_rows(example):,} answers"
 
     return f"label: {label_words(table['label'][0], one.labels)}"
 

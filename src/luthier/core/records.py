@@ -52,8 +52,7 @@ class Turn:
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``; a first turn ``tools`` declares what
             the assistant may call, as a JSON list of OpenAI's schemas.
-        content: the text of the turn; an assistant's thinking stands in it, first, as
-            ``<think>…</think>``.
+        content: its text; an assistant's thinking stands in it, first, as ``<think>…</think>``.
         calls: of an assistant's turn, the tools that it calls, as a JSON list in OpenAI's shape
             whose arguments are objects; of a tool's turn the call that it answers, as a JSON object
             of ``name`` and ``tool_call_id``; empty where there are none.
@@ -197,8 +196,7 @@ class Segment:
     Attributes:
         tokens: ``[T]`` token ids.
         parent: index of the parent segment in the same example, or ``None`` for a root.
-        source: index of the encoder segment a target segment cross-attends to
-            (encoder-decoders only).
+        source: index of the encoder segment that a target segment cross-attends to.
         stream: ``main``, or ``source`` for what an encoder-decoder's encoder reads.
         token_types: ``[T]`` token type ids where the model has them.
     """
@@ -300,8 +298,7 @@ class Batch:
         tokens: ``[1, N]`` (layout ``packed``) or ``[rows, T]`` (layout ``padded``).
         positions: position ids, shaped as ``tokens``; they continue from the parent segment.
         segments: where every segment lies among the ``N`` tokens.
-        targets: the examples' tables laid end to end, as tensors; every table carries an
-            ``example`` column.
+        targets: the examples' tables end to end, as tensors, each with an ``example`` column.
         origins: one an example.
         index: ``[N]`` flat place of token n in the model's output (the identity when packed).
         attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
@@ -382,19 +379,17 @@ class Scored:
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:
     """One segment from runs of tokens, each learned or not: the plain causal example.
 
-    Args:
-        pieces: ``(tokens, learned)`` in order.
-        origin: where the record stood.
-
-    Returns:
-        An example whose ``lm`` table has a row for every learned token but the very first one,
-        which nothing precedes.
+    Its ``lm`` table has a row for every learned token but the very first, which nothing precedes.
     """
-    tokens = np.array([*chain.from_iterable(run for run, _ in pieces)], dtype=np.int64)
-    flags = np.array([flag for _, flag in pieces], dtype=bool)
-    learned = np.repeat(flags, np.array([len(run) for run, _ in pieces], dtype=np.int64))
-    places = np.flatnonzero(learned)
-    places = places[places > 0]
+    count = sum(len(run) for run, _ in pieces)
+    runs = chain.from_iterable(run for run, _ in pieces)
+    tokens = np.fromiter(runs, dtype=np.int64, count=count)
+    learned, at = [np.empty(0, dtype=np.int64)], 0
+    for run, flag in pieces:
+        if flag:
+            learned.append(np.arange(max(at, 1), at + len(run)))
+        at += len(run)
+    places = learned[-1] if len(learned) < 3 else np.concatenate(learned)
     table: dict[str, npt.NDArray[Any]] = {
         "position": places - 1,
         "token": tokens[places],

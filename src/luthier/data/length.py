@@ -326,10 +326,15 @@ def _length(table: Mapping[str, npt.NDArray[Any]]) -> int:
     return len(next(iter(table.values()))) if table else 0
 
 
-def target_rows(example: Example) -> int:
+def learned_rows(example: Example) -> int:
     """Learned tokens of a language model; else rows of all of its tables."""
-    tables = example.targets
-    return sum(_length(t) for name, t in tables.items() if "lm" not in tables or name == "lm")
+    table = example.targets.get("lm")
+    return target_rows(example) if table is None else _length(table)
+
+
+def target_rows(example: Example) -> int:
+    """Rows of all of its tables."""
+    return sum(_length(table) for table in example.targets.values())
 
 
 assert set(REFERENCES) == {"position", "segment", "example"}, "a reference that no cut keeps right"
