@@ -11,6 +11,7 @@ from typing import Any
 import builders
 import classifiers
 import pytest
+import torch
 
 import luthier
 from luthier.cli import run as command
@@ -114,6 +115,23 @@ def test_a_reward_model_learns_is_measured_and_scores(speaker: str, tmp_path: Pa
     kept = {line["origin"]: line["scores"] for line in lines if line["model"] == "after"}
     first = next(scores for origin, scores in kept.items() if origin.endswith(":1"))
     assert found[:2] == pytest.approx(first, abs=1e-4)
+
+
+def test_plain_transformers_give_the_same_rewards(speaker: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    run = train(speaker, tmp_path / "run", "reward")
+    model = AutoModelForSequenceClassification.from_pretrained(run.folder.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.folder.model)
+    question = [{"role": "user", "content": "where is order 3?"}]
+    said = tokenizer.apply_chat_template(
+        [*question, {"role": "assistant", "content": KIND}], tokenize=False
+    )
+    ids = tokenizer(said.rstrip(), return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = float(model(input_ids=ids).logits)
+    [found] = Scorer.open(str(run.path)).scores(["where is order 3?"], [KIND])
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_score_on_the_command_line(

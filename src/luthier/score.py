@@ -45,7 +45,7 @@ class Scorer:
                 cure="tune a model that does: objective: reward, or correctness",
             )
         self.context = loaded.context
-        self.notices = list(loaded.said)
+        self.notices: list[str] = []
         self._model = model
         self._codec = TokenizerCodec(
             loaded.tokenizer, max_length=loaded.context, causal=model.causal
