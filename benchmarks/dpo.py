@@ -220,6 +220,9 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     parts: list[list[float]] = []
 
     class Ordered(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset  # it is in tokens already
+
         def _get_train_sampler(self, train_dataset: Any = None) -> Rows:
             return Rows(len(train_dataset or self.train_dataset), 0)
 
