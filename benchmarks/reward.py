@@ -143,8 +143,8 @@ def section(found: dict[str, Any]) -> str:
             f"all-MiniLM-L6-v2 on {data['train']:,} pairs of hh-rlhf's helpful part, measured on "
             f"{data['test']:,} others; texts of at most {data['longest']} tokens "
             f"({data['too_long']:,} pairs lost the beginning of their prompt, in both systems "
-            "alike). `luthier first` and `trl` have one head and one order: the losses of their first "
-            f"{len(found['gate']['trl'])} steps agree to {TOLERANCE:g} (`benchmarks/reward.py`).",
+            "alike). `luthier first` and `trl` have one head and one order: the losses of their "
+            f"first {len(found['gate']['trl'])} steps agree to {TOLERANCE:g} (`benchmarks/reward.py`).",
             "",
             *table(found["summary"]),
             "",
