@@ -144,7 +144,8 @@ def section(found: dict[str, Any]) -> str:
             f"{data['test']:,} others; texts of at most {data['longest']} tokens "
             f"({data['too_long']:,} pairs lost the beginning of their prompt, in both systems "
             "alike). `luthier first` and `trl` have one head and one order: the losses of their "
-            f"first {len(found['gate']['trl'])} steps agree to {TOLERANCE:g} (`benchmarks/reward.py`).",
+            f"first {len(found['gate']['trl'])} steps agree to {TOLERANCE:g} "
+            "(`benchmarks/reward.py`).",
             "",
             *table(found["summary"]),
             "",
