@@ -264,6 +264,15 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(speaker: str, tmp_path: Path) 
     assert steps(resumed)[-1]["loss"] == steps(whole)[-1]["loss"]
 
 
+def test_stopping_early_goes_by_what_is_learned(speaker: str, tmp_path: Path) -> None:
+    """Lower is better of a loss, and not of an accuracy that is only watched."""
+    stop = {"patience": 1, "metric": "reward_accuracy"}
+    asked = recipe(speaker, tmp_path / "run", "dpo")
+    asked["training"] = {**asked["training"], "early_stopping": stop}
+    with pytest.raises(RecipeError, match="reward_accuracy"):
+        luthier.train(asked, quiet=True)
+
+
 def test_old_pairs_have_no_start_to_be_held_against() -> None:
     dpo, orpo, sft = (
         kinds.build("objectives", kinds.config("objectives", kind))
