@@ -130,7 +130,7 @@ def measured(
     begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
     sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
     new = min(spec.max_new_tokens, loaded.context // 2)
-    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
+    sampling = Sampling(new, seed=parts.recipe.training.seed, **spec.generation)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     asked = own_questions(spec.prompts, parts.codec)
