@@ -48,10 +48,8 @@ def main() -> None:
         job = {"folder": folder, "rows": folder, "threads": options.threads, "model": model}
         job |= {"epochs": options.epochs, "count": options.rows}
         about = call(__file__, {**job, "system": "prepare", "seed": 0})
-        gate = {
-            name: call(__file__, {**job, "system": name, "seed": 0, "steps": STEPS})["losses"]
-            for name in SYSTEMS[1:]
-        }
+        first = {**job, "seed": 0, "steps": STEPS, "count": None}
+        gate = {name: call(__file__, {**first, "system": name})["losses"] for name in SYSTEMS[1:]}
         check(gate)
         for seed in options.seeds:
             for name in SYSTEMS:
