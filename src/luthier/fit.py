@@ -12,7 +12,7 @@ from typing import Any, Literal
 from luthier import environment
 from luthier.assemble import Parts
 from luthier.core import cache
-from luthier.core.contracts import LanguageModel
+from luthier.core.contracts import LanguageModel, OnlineObjective
 from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
@@ -21,14 +21,17 @@ from luthier.engine import checkpoint, neftune, optim_8bit, probe, rates, recove
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop
+from luthier.engine.online import OnlineLoop
 from luthier.engine.solver import Solver
 from luthier.engine.trackers import Tracker, open_trackers
 from luthier.engine.watch import Stop, signals
-from luthier.feed import feed
-from luthier.models import content
+from luthier.feed import feed, order_of
+from luthier.models import content, valued
 from luthier.models.load import count_parameters
 from luthier.models.plan import inner_size
 from luthier.models.run_models import RunModels
+from luthier.rollouts import PolicyRollouts
+from luthier.rollouts import check as check_rollouts
 
 Say = Callable[[str], None]
 
@@ -100,6 +103,8 @@ def fit(
     choices = _kept_choices(old, spec, say) if old else {**choices, **_probe(parts)}
     backend = Backend(spec.device, choices["precision"])
     optim_8bit.check(spec.optimizer, backend.device)
+    if isinstance(parts.objective, OnlineObjective):
+        check_rollouts(parts)
     data, policy = feed(parts, backend, choices, say)
     neftune.check(spec.neftune_alpha, policy)
     _announce(parts, backend, choices, data, say)
@@ -120,6 +125,8 @@ def fit(
         status = loop.train()
         if status == "early":
             _take_best(loop, folder, say)
+        if isinstance(policy, valued.ValuedModel):
+            valued.detach(policy)  # what is saved is the policy alone
         stop.together(backend)  # what came during the last step, or to another rank alone
     return Outcome(status, backend.main)
 
@@ -135,6 +142,9 @@ def _loop(
 ) -> Loop:
     data, policy = fed
     kind: Callable[..., Loop] = Loop
+    if isinstance(parts.objective, OnlineObjective):
+        rollouts = PolicyRollouts(parts, backend, order_of(parts), state.choices)
+        kind = partial(OnlineLoop, rollouts=rollouts)
     if (solve := _solve(parts)) is not None:
         assert data.rows is not None, "a solver without a cached trunk"
         kind = partial(Solver, solve=solve, rows=data.rows)
@@ -194,8 +204,9 @@ def _announce(
         groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
         if said := rates.described(groups, peak_rate(parts)):
             say(f"learning rates: {said}")
+        noun = "prompts" if isinstance(parts.objective, OnlineObjective) else "examples"
         say(
-            f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
+            f"{data.total:,} steps of {parts.recipe.training.batch_size} {noun}, "
             f"{choices['token_budget']:,} tokens at most in a micro-batch"
         )
     say(
@@ -322,7 +333,10 @@ def _check_metric(parts: Parts, data: Data) -> None:
         return
     if not data.validation:
         raise RecipeError("training.early_stopping needs data.validation")
-    names = ["loss", *parts.objective.weights(data.collate([data.train[0]]))]
+    online = isinstance(parts.objective, OnlineObjective)  # whose loss is the reward's negative
+    names = ["loss"]
+    if not online:
+        names += parts.objective.weights(data.collate([data.train[0]]))
     if rule.metric not in names:
         raise RecipeError(
             f"training.early_stopping.metric '{rule.metric}': {nearest(rule.metric, names)}"

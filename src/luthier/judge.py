@@ -7,13 +7,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once, held_out, load_model
 from luthier.codecs import decoder_prompt, pair_note
 from luthier.core import kinds
-from luthier.core.contracts import Metric
+from luthier.core.contracts import Metric, OnlineObjective
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
@@ -41,6 +41,7 @@ from luthier.models.heads import ClassifierModel
 from luthier.models.load import PAIR, Loaded, load, save_note
 from luthier.models.masked_lm import MaskedModel
 from luthier.models.token_heads import TaggerModel
+from luthier.reward_models import rewarded
 
 Say = Callable[[str], None]
 
@@ -268,7 +269,8 @@ def _side(
     if isinstance(model, MaskedModel):
         held = score_masked(model, examples, parts.codec, spec.samples)
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
-    losses = score_losses(model, examples, parts.codec)
+    online = isinstance(parts.objective, OnlineObjective)  # its rows have no targets
+    losses = [] if online else score_losses(model, examples, parts.codec)
     old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
@@ -276,8 +278,10 @@ def _side(
     sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
     new = min(spec.max_new_tokens, loaded.context // 2)
     sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
+    sampling = replace(sampling, stop=tuple(getattr(parts.objective.config, "stop", ())))
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
+    answers = rewarded(parts.objective, parts.rewards, records, answers)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
 
@@ -305,7 +309,7 @@ def _metric_configs(parts: Parts) -> list[Any]:
 
 def _wants_answers(parts: Parts) -> bool:
     made = [kinds.build("metrics", config) for config in _metric_configs(parts)]
-    return any("answers" in metric.needs for metric in made)
+    return any(metric.needs & {"answers", "rewards"} for metric in made)
 
 
 def _write(
@@ -317,7 +321,7 @@ def _write(
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
-    rows = len({scored.origin for scored in after.held})
+    rows = len({scored.origin for scored in after.held or after.answers})
     said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     said |= {name: value for name, value in more.items() if value}
     model, earlier = parts.loaded.model, before.held if before else None

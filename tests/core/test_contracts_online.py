@@ -79,6 +79,8 @@ class Scripted:
 class Length:
     """Rewards answers of the length that the prompt's check asks for: a rule needs the check."""
 
+    slow = False
+
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         return [
             -abs(len(answer) - int(prompt.check["length"])) / 10
@@ -98,6 +100,20 @@ class Grpo(Base):
     heads = (Head("lm"), Head("value"))
     watched = frozenset({"clipped"})
     inner_epochs = 2
+    mini_batches = 1
+    redraws = 0
+
+    def longest(self, prompt: int) -> int:
+        return prompt + GROUP * 8
+
+    def keeps(self, example: Example) -> bool:
+        return True
+
+    def credit(self, examples: Any, memory: dict[str, float]) -> Any:
+        return examples, {}
+
+    def alarm(self, figures: Mapping[str, float]) -> str | None:
+        return None
 
     def encode(self, record: Record, codec: Codec) -> Example:
         raise AssertionError("an online objective's examples come from collect")

@@ -42,6 +42,7 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 probabilities=_probabilities(needs, chances),
                 label=_label(needs, rng),
                 rank=int(rng.integers(1, 20)) if "ranks" in needs else None,
+                reward=float(rng.normal()) if "rewards" in needs else None,
                 spans=_spans(rng) if "spans" in needs else None,
                 said_spans=_spans(rng) if "spans" in needs else None,
             )
@@ -87,7 +88,7 @@ def test_class_attributes(kind: str) -> None:
     metric = type(build(kind))
     assert metric.names
     assert len(set(metric.names)) == len(metric.names)
-    known = {"losses", "logits", "answers", "classes", "numbers", "spans", "ranks"}
+    known = {"losses", "logits", "answers", "classes", "numbers", "spans", "ranks", "rewards"}
     assert metric.needs <= known
     assert isinstance(metric.higher_is_better, bool)
 

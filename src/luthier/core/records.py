@@ -336,10 +336,12 @@ class Answer:
     Attributes:
         tokens: as sampled; the end-of-turn token is the last one of an answer that ended.
         ended: whether it ended by itself, not at the bound on new tokens.
+        logprobs: of each token, by the distribution before anything was cut off from it.
     """
 
     tokens: tuple[int, ...]
     ended: bool
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +359,7 @@ class Scored:
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
         rank: where the right text stood among all, from 1.
+        reward: what the answer earns, of an objective with rewards.
         spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
         said_spans: those that the model marked.
     """
@@ -371,6 +374,7 @@ class Scored:
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
     rank: int | None = None
+    reward: float | None = None
     spans: tuple[Entity, ...] | None = None
     said_spans: tuple[Entity, ...] | None = None
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luthier.core.contracts import Method, Objective
+from luthier.core.contracts import Method, Objective, Watching
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import Batch, Example, Ints
 from luthier.core.rundir import RunDir
@@ -124,6 +124,8 @@ class Loop:
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
         self._save_every = self._validate_every if saves == "auto" else every(saves, total, total)
         self._informed = partial(informed, self.objective, self.models, self.backend)
+        watching = isinstance(self.objective, Watching)
+        self._watched = self.objective.watched if watching else frozenset[str]()
         self._trend, self._recent = Trend(), Recent()
         self._writer = Writer(self.run, self.spec.keep)
 
@@ -181,8 +183,16 @@ class Loop:
 
     def _step(self) -> None:
         start = time.perf_counter()
+        examples, _ = self.data.step(self.state.step)
+        figures = self._update(examples)
+        self.state.step += 1
+        seconds = time.perf_counter() - start
+        self.state.seconds += seconds
+        self._recent.add(*figures, sum(e.size for e in examples), seconds)
+
+    def _update(self, examples: Sequence[Example]) -> tuple[float, dict[str, float], float, float]:
+        """One optimizer update; its loss, the means of all terms, the gradient's norm, the rate."""
         state, backend = self.state, self.backend
-        examples, _ = self.data.step(state.step)
         sizes = [e.size for e in examples]
         factor = optim.rate_factor(self.spec, state.step, self.data.total)
         rate = optim.set_rate(self.optimizer, self.peak, factor)
@@ -190,8 +200,8 @@ class Loop:
         with memory.fatal("in the optimizer's update"):
             norm = backend.clip(self.optimizer, list(self.parameters.values()), self.spec.clip_norm)
         # Taken together: every rank sees the same totals and the same norm.
-        means = {n: s / weights[n] if weights[n] else 0.0 for n, s in backend.totals(sums).items()}
-        loss, norm_value = math.fsum(means.values()), float(norm)
+        means = _means(backend.totals(sums), weights)
+        loss, norm_value = self._learned(means), float(norm)
         origins = [e.origin for e in examples]
         if backend.rescaling(loss, norm_value):
             state.skipped += 1
@@ -200,13 +210,15 @@ class Loop:
             healthy = check_finite(state, loss, norm_value, origins, self._last_saved)
         with memory.fatal("in the optimizer's update"):
             backend.update(self.optimizer, healthy=healthy)
-        state.step += 1
+        state.updates += 1
         if healthy:
-            self._average.update(state.step - state.skipped)
+            self._average.update(state.updates - state.skipped)
         state.tokens += sum(sizes)
-        seconds = time.perf_counter() - start
-        state.seconds += seconds
-        self._recent.add(loss, means, norm_value, rate, sum(sizes), seconds)
+        return loss, means, norm_value, rate
+
+    def _learned(self, means: Mapping[str, float]) -> float:
+        """The sum of the terms that are learned; the others are only watched."""
+        return math.fsum(mean for name, mean in means.items() if name not in self._watched)
 
     def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
@@ -231,27 +243,18 @@ class Loop:
                 raise memory.on_several_ranks(self.run.path, before, longest, said)
             budget = memory.halved(before, longest, self.data.cut, sizes, said)
             self.state.choices["token_budget"] = budget
-            words = (
-                f"memory ran out after step {self.state.step}: {before:,} tokens in a micro-batch "
-                f"become {budget:,}, and the same rows are taken again"
-            )
+            words = memory.smaller(self.state.step, before, budget)
             self._log({"kind": "warning", "message": words, "token_budget": budget})
 
         return memory.retried(work, smaller)
 
-    def _gradients(
-        self, chosen: Sequence[Sequence[Example]], count: int
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Gradients of a step of ``count`` examples over all ranks.
-
-        Returns each term's weight over all ranks, and its sum on this one.
-        """
+    def _gradients(self, chosen: Sequence[Sequence[Example]], count: int) -> Figures:
+        """Of a step of ``count`` examples: each term's weight on all ranks, its sum on this one."""
         batches = list(self._informed(map(self.data.collate, chosen), count))
         alpha, key = self.spec.neftune_alpha, (self.spec.seed, self.state.step)
         mine: dict[str, float] = {}
         for batch in batches:
-            for name, weight in self.objective.weights(batch).items():
-                mine[name] = mine.get(name, 0.0) + weight
+            _add(mine, self.objective.weights(batch))
         weights = self.backend.totals(mine)
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -260,9 +263,9 @@ class Loop:
                 noisy = noise(alpha, self.models.policy, batch, chosen[number], key)
                 with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
-                self.backend.backward(terms, weights)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach()
+                learned = {n: t for n, t in terms.items() if n not in self._watched}
+                self.backend.backward(learned, weights)
+            _add(sums, {name: term.detach() for name, term in terms.items()})
         return weights, {name: float(value) for name, value in sums.items()}
 
     def _chosen(self, examples: Sequence[Example], indices: Sequence[int]) -> list[Example]:
@@ -276,11 +279,10 @@ class Loop:
         with self._average.swapped():
             sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
         module.train()
-        sums, weights = self.backend.totals(sums), self.backend.totals(weights)
-        means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
-        return math.fsum(means.values()), means
+        means = _means(self.backend.totals(sums), self.backend.totals(weights))
+        return self._learned(means), means
 
-    def _held_out(self, sizes: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
+    def _held_out(self, sizes: Sequence[int]) -> Figures:
         """Each term's sum and weight over this rank's part of the held-out examples."""
         sums: dict[str, float] = {}
         weights: dict[str, float] = {}
@@ -289,10 +291,9 @@ class Loop:
         with torch.no_grad(), backend.arithmetic():
             chosen = (self._chosen(held_out, i) for i in cuts[backend.rank :: backend.ranks])
             for batch in self._informed(map(self.data.collate, chosen), len(held_out)):
-                for name, weight in self.objective.weights(batch).items():
-                    weights[name] = weights.get(name, 0.0) + weight
-                for name, term in self.objective.loss(self.models, batch).items():
-                    sums[name] = sums.get(name, 0.0) + float(term)
+                _add(weights, self.objective.weights(batch))
+                found = self.objective.loss(self.models, batch)
+                _add(sums, {name: float(term) for name, term in found.items()})
         return sums, weights
 
     def _validate(self) -> bool:
@@ -332,6 +333,15 @@ class Loop:
         if self.backend.main:
             for tracker in self.trackers:
                 tracker.log({**event, "step": self.state.step})
+
+
+def _add(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        into[name] = into[name] + value if name in into else value
+
+
+def _means(sums: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    return {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
 
 
 def _step_seed(*key: int) -> int:

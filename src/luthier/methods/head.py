@@ -80,7 +80,7 @@ class Method(PlainMethod):
                 f"'head' trains a fresh head, and '{objective.config.kind}' has none: a text's "
                 "vector is the trunk's own; take lora or full"
             )
-        if all(head.kind in ("lm", "masked_lm") for head in objective.heads):
+        if any(head.kind in ("lm", "masked_lm") for head in objective.heads):
             return (
                 f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "
                 "language-model head, which is pretrained: take lora or full"
