@@ -120,6 +120,7 @@ class PolicyRollouts:
     @contextmanager
     def _decoding(self, rows: int, length: int) -> Iterator[Decoding]:
         model = self._parts.loaded.model
+        assert isinstance(model, CausalModel)
         with self._backend.arithmetic():
             yield Decoding(model, rows, length)
 

@@ -73,6 +73,8 @@ METHODS = kinds.names("methods")
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
     kind, _, world = kind.partition("@")
+    if folder == "objectives":
+        settings = {**repeated(kind), **settings}
     made = kinds.build(
         folder, kinds.config(folder, {**builders.settings(folder, kind), **settings})
     )
@@ -82,6 +84,14 @@ def build(folder: str, kind: str, **settings: Any) -> Any:
         eaten = made.records[0]  # type: ignore[attr-defined]
         made = made.settled([record_of(eaten, number) for number in range(6)], ())
     return made.with_codec(codec()) if isinstance(made, Tokenized) else made
+
+
+def repeated(kind: str) -> dict[str, Any]:
+    """Settings under which a frozen rollout's loss falls with every step, and not at once as far
+    as a clip lets it."""
+    wanted = {"mini_batches": 2, "clip": 9.0, "value_clip": 9.0}
+    fields = kinds.module("objectives", kind).Config.model_fields
+    return {name: value for name, value in wanted.items() if name in fields}
 
 
 def codec() -> Any:

@@ -124,8 +124,8 @@ class Loop:
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
         self._save_every = self._validate_every if saves == "auto" else every(saves, total, total)
         self._informed = partial(informed, self.objective, self.models, self.backend)
-        watching = isinstance(self.objective, Watching)
-        self._watched = self.objective.watched if watching else frozenset[str]()
+        seen: object = self.objective
+        self._watched = seen.watched if isinstance(seen, Watching) else frozenset[str]()
         self._trend, self._recent = Trend(), Recent()
         self._writer = Writer(self.run, self.spec.keep)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from luthier.core.records import Answer, Batch, Example, Record, Segment
+from luthier.core.records import Answer, Batch, Example, Record, Segment, Table
 from luthier.ops.advantages import kl_estimate, per_answer
 
 Array = npt.NDArray[Any]
@@ -82,7 +82,7 @@ class Rollout:
             table = example.targets[head]
             rows = len(table["segment"])
             more = {name: column[at : at + rows] for name, column in plain.items()}
-            targets = {**example.targets, head: {**table, **more}}
+            targets: dict[str, Table] = {**example.targets, head: {**table, **more}}
             made.append(replace(example, targets=targets))
             at += rows
         return made

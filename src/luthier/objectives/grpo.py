@@ -137,7 +137,6 @@ class Objective(OnlineObjective):
 
 def _over_answers(apart: Tensor, table: Mapping[str, Tensor]) -> Tensor:
     """The mean over each answer's tokens, at every one of them (GSPO, equation 7)."""
-    _, place, counts = torch.unique(
-        table["segment"], return_inverse=True, return_counts=True, sorted=True
-    )
-    return (per_answer(apart, place, len(counts)) / counts)[place]
+    _, place, counts = torch.unique(table["segment"], return_inverse=True, return_counts=True)
+    means: Tensor = per_answer(apart, place, len(counts)) / counts
+    return means[place]

@@ -28,7 +28,7 @@ def group_relative(rewards: Tensor, group: Tensor, scale: Scale = "group") -> Te
 
     A group of equal rewards, or of one answer, has no advantage.
     """
-    _, place, count = group.unique(return_inverse=True, return_counts=True)
+    place, count = _groups(group)
     centred = rewards - _means(rewards, place, count)[place]
     if scale == "none":
         return centred
@@ -44,10 +44,16 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
 
     An answer without others has no advantage.
     """
-    _, place, count = group.unique(return_inverse=True, return_counts=True)
+    place, count = _groups(group)
     means = _means(rewards, place, count)[place]
     others = count[place]
     return (rewards - means) * others / (others - 1).clamp(min=1)
+
+
+def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
+    """Which group each is in, from 0, and how many are in each."""
+    _, place, count = torch.unique(group, return_inverse=True, return_counts=True)
+    return place, count
 
 
 def _means(values: Tensor, place: Tensor, count: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ def gae(
     """
     if not len(rewards):
         return rewards.clone()
-    _, lengths = answer.unique_consecutive(return_counts=True)
+    _, lengths = torch.unique_consecutive(answer, return_counts=True)
     ends = lengths.cumsum(0)
     longest = int(lengths.max())
     places = (ends - lengths)[:, None] + torch.arange(longest)
