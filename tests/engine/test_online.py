@@ -188,7 +188,7 @@ def test_the_policy_is_still_while_it_learns_from_its_own_answers(tmp_path: Path
 
         def watched(self: OnlineLoop, *args: Any) -> Any:
             found = plain(self, *args)
-            firsts.append(found[1])
+            firsts.append(found[2])
             return found
 
         patch.setattr(OnlineLoop, "_update", watched)

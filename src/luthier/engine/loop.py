@@ -37,6 +37,8 @@ from luthier.engine.writer import Writer
 T = TypeVar("T")
 #: Each loss term's weight and sum, in the order that a function says.
 Figures = tuple[dict[str, float], dict[str, float]]
+#: An update's loss, the means of the terms learned and watched, the gradient's norm, the rate.
+Update = tuple[float, dict[str, float], dict[str, float], float, float]
 #: Makes a batch of examples on the training device.
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -190,8 +192,8 @@ class Loop:
         self.state.seconds += seconds
         self._recent.add(*figures, sum(e.size for e in examples), seconds)
 
-    def _update(self, examples: Sequence[Example]) -> tuple[float, dict[str, float], float, float]:
-        """One optimizer update; its loss, the means of all terms, the gradient's norm, the rate."""
+    def _update(self, examples: Sequence[Example]) -> Update:
+        """One optimizer update."""
         state, backend = self.state, self.backend
         sizes = [e.size for e in examples]
         factor = optim.rate_factor(self.spec, state.step, self.data.total)
@@ -201,24 +203,24 @@ class Loop:
             norm = backend.clip(self.optimizer, list(self.parameters.values()), self.spec.clip_norm)
         # Taken together: every rank sees the same totals and the same norm.
         means = _means(backend.totals(sums), weights)
-        loss, norm_value = self._learned(means), float(norm)
+        learned, watched = self._divided(means)
+        loss, norm_value = math.fsum(learned.values()), float(norm)
         origins = [e.origin for e in examples]
-        if backend.rescaling(loss, norm_value):
-            state.skipped += 1
-            healthy = False
-        else:
-            healthy = check_finite(state, loss, norm_value, origins, self._last_saved)
+        rescaling = backend.rescaling(loss, norm_value)
+        state.skipped += int(rescaling)
+        healthy = not rescaling and check_finite(state, loss, norm_value, origins, self._last_saved)
         with memory.fatal("in the optimizer's update"):
             backend.update(self.optimizer, healthy=healthy)
         state.updates += 1
         if healthy:
             self._average.update(state.updates - state.skipped)
         state.tokens += sum(sizes)
-        return loss, means, norm_value, rate
+        return loss, learned, watched, norm_value, rate
 
-    def _learned(self, means: Mapping[str, float]) -> float:
-        """The sum of the terms that are learned; the others are only watched."""
-        return math.fsum(mean for name, mean in means.items() if name not in self._watched)
+    def _divided(self, terms: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
+        """What is learned from, and what is only looked at."""
+        learned = {n: term for n, term in terms.items() if n not in self._watched}
+        return learned, {n: term for n, term in terms.items() if n in self._watched}
 
     def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
@@ -263,8 +265,7 @@ class Loop:
                 noisy = noise(alpha, self.models.policy, batch, chosen[number], key)
                 with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
-                learned = {n: t for n, t in terms.items() if n not in self._watched}
-                self.backend.backward(learned, weights)
+                self.backend.backward(self._divided(terms)[0], weights)
             _add(sums, {name: term.detach() for name, term in terms.items()})
         return weights, {name: float(value) for name, value in sums.items()}
 
@@ -272,7 +273,7 @@ class Loop:
         return [examples[i] for i in indices] or [self.data.empty(examples[0])]
 
     def validation_loss(self) -> tuple[float, dict[str, float]]:
-        """Mean of each term over the held-out examples, and their sum."""
+        """Mean of each term over the held-out examples, and the sum of those learned from."""
         module = self.models.policy.module
         module.eval()
         sizes = [e.size for e in self.data.validation]
@@ -280,7 +281,7 @@ class Loop:
             sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
         module.train()
         means = _means(self.backend.totals(sums), self.backend.totals(weights))
-        return self._learned(means), means
+        return math.fsum(self._divided(means)[0].values()), means
 
     def _held_out(self, sizes: Sequence[int]) -> Figures:
         """Each term's sum and weight over this rank's part of the held-out examples."""
@@ -299,7 +300,9 @@ class Loop:
     def _validate(self) -> bool:
         """Logs the validation loss; whether it is the best so far."""
         loss, means = self.validation_loss()
-        self._log({"kind": "validation", "loss": loss, "terms": means})
+        learned, watched = self._divided(means)
+        event = {"kind": "validation", "loss": loss, "terms": learned}
+        self._log({**event, "watched": watched} if watched else event)
         warning = self._trend.add(self._recent.loss, loss)
         if warning:
             self._log({"kind": "warning", "message": warning})

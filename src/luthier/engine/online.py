@@ -21,7 +21,7 @@ from luthier.core.errors import TrainingError
 from luthier.core.records import Example
 from luthier.engine import memory
 from luthier.engine.checkpoint import State
-from luthier.engine.loop import Loop
+from luthier.engine.loop import Loop, Update
 from luthier.engine.recent import Recent
 from luthier.engine.watch import improved
 
@@ -211,20 +211,20 @@ class OnlineLoop(Loop):
             self._log({"kind": "samples", "message": words, "samples": self._shown})
 
 
-def _mean(
-    updates: Sequence[tuple[float, dict[str, float], float, float]],
-) -> tuple[float, dict[str, float], float, float]:
+def _mean(updates: Sequence[Update]) -> Update:
     """Of a step's updates the mean loss and terms; norm and rate of the last one.
 
     Nothing was learned where a rollout left nothing to learn from.
     """
     if not updates:
-        return 0.0, {}, 0.0, 0.0
-    count = len(updates)
-    loss = math.fsum(each[0] for each in updates) / count
-    names = updates[0][1]
-    means = {name: math.fsum(each[1][name] for each in updates) / count for name in names}
-    return loss, means, *updates[-1][2:]
+        return 0.0, {}, {}, 0.0, 0.0
+
+    def means(place: int) -> dict[str, float]:
+        terms: list[Any] = [update[place] for update in updates]
+        return {n: math.fsum(each[n] for each in terms) / len(terms) for n in terms[0]}
+
+    loss = math.fsum(update[0] for update in updates) / len(updates)
+    return loss, means(1), means(2), *updates[-1][3:]
 
 
 def _with(

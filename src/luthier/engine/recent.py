@@ -24,6 +24,7 @@ class Recent:
         self,
         loss: float,
         terms: Mapping[str, float],
+        watched: Mapping[str, float],
         norm: float,
         rate: float,
         tokens: int,
@@ -32,6 +33,7 @@ class Recent:
         """Takes one step's figures."""
         self._losses.append(loss)
         self._terms, self._norm, self._rate = dict(terms), norm, rate
+        self._watched = dict(watched)
         self._tokens += tokens
         self._seconds += seconds
 
@@ -68,6 +70,7 @@ class Recent:
         figures = {
             "loss": self.loss,
             "terms": self._terms,
+            **({"watched": self._watched} if self._watched else {}),
             "learning_rate": self._rate,
             "grad_norm": self._norm,
             "tokens_per_second": round(self._tokens / max(self._seconds, 1e-9), 1),

@@ -117,7 +117,7 @@ class Solver(Loop):
             self.state.seconds += seconds
             norm = float(torch.stack([p.grad.norm() for p in parameters]).norm())
             means = {"loss": loss}
-            self._recent.add(loss, means, norm, 0.0, len(self.data.train) * taken, seconds)
+            self._recent.add(loss, means, {}, norm, 0.0, len(self.data.train) * taken, seconds)
             self._log_step()
             if self.stop.together(self.backend):
                 return False

@@ -242,11 +242,7 @@ def _facts(run: Contents) -> list[Fact]:
 
 
 def _charts(run: Contents) -> list[Chart]:
-    terms = sorted({key for event in run.steps for key in mapping(event.get("terms"))})
-    parts = [
-        Series(term, f"term-{i % 4 + 1}", _points(run.steps, "terms", term), noisy=True)
-        for i, term in enumerate(terms)
-    ]
+    parts, seen = (_parts(run, name) for name in ("terms", "watched"))
     # What held-out prompts earn is no loss, and has a chart of its own.
     held_out = [] if report_rollouts.sampled(run) else _points(run.validations, "loss")
     drawn = [
@@ -258,7 +254,8 @@ def _charts(run: Contents) -> list[Chart]:
                 Series("Validation", "validation", held_out, marks=True),
             ],
         ),
-        chart("terms", "Terms of the loss", parts) if len(terms) > 1 else None,
+        chart("terms", "Terms of the loss", parts) if len(parts) > 1 else None,
+        chart("watched", "Watched, and not learned from", seen) if seen else None,
         chart(
             "rate",
             "Learning rate",
@@ -273,6 +270,20 @@ def _charts(run: Contents) -> list[Chart]:
         ),
     ]
     return [one for one in drawn if one is not None]
+
+
+def _parts(run: Contents, kind: str) -> list[Series]:
+    """The curves of what events hold by name."""
+    names = sorted({key for event in run.steps for key in mapping(event.get(kind))})
+    return [
+        Series(
+            name.replace("_", " "),
+            f"term-{i % 4 + 1}",
+            _points(run.steps, kind, name),
+            noisy=True,
+        )
+        for i, name in enumerate(names)
+    ]
 
 
 def _points(events: list[Fields], *path: str) -> list[tuple[float, float]]:
