@@ -1,9 +1,9 @@
 """Continuations that please a judge: mean positive probability before and after PPO and GRPO.
 
 A judge (builtin:nano with LoRA) learns 5,000 labelled sentences; a language model (builtin:nano in
-full) learns to write sentences of both tones; PPO and GRPO then learn from the judge alone. Measured
-on 300 sampled continuations of held-out beginnings: the judge's mean probability, perplexity of the
-continuations under the model before, and distinct-2, the share of different pairs of words.
+full) learns to write sentences of both tones; PPO and GRPO then learn from the judge alone. Of 300
+sampled continuations of held-out beginnings are measured: the judge's mean probability, perplexity
+under the model before, and distinct-2, the share of different pairs of words.
 
 Kept to: the judge is right in over 95 % of held-out sentences, the model before is near one half,
 the one after is at 0.9 or above, its perplexity under the one before within 1.5 times.

@@ -132,7 +132,7 @@ class OnlineLoop(Loop):
             seconds = time.perf_counter() - start
             if isinstance(objective, FrozenColumns):
                 mine = self._asked(objective, mine)
-        examples = [example for part in backend.gathered(mine) for example in part]
+        examples = _interleaved(backend.gathered(mine))
         credited, figures = objective.credit(examples, self.state.memory)
         if objective.redraws:
             drawn = int(backend.totals({"drawn": float(drawn)})["drawn"])
@@ -209,6 +209,12 @@ class OnlineLoop(Loop):
             first = self._shown[0]
             words = f"{first['prompt']!r} -> {first['answer']!r} ({first['reward']:g})"
             self._log({"kind": "samples", "message": words, "samples": self._shown})
+
+
+def _interleaved(parts: Sequence[Sequence[Example]]) -> list[Example]:
+    """What the ranks have, in the order in which one rank would have it all."""
+    longest = max(map(len, parts))
+    return [part[i] for i in range(longest) for part in parts if i < len(part)]
 
 
 def _mean(updates: Sequence[Update]) -> Update:
