@@ -31,7 +31,6 @@ from luthier.models.load import count_parameters
 from luthier.models.plan import inner_size
 from luthier.models.run_models import RunModels
 from luthier.rollouts import PolicyRollouts
-from luthier.rollouts import check as check_rollouts
 
 Say = Callable[[str], None]
 
@@ -103,8 +102,6 @@ def fit(
     choices = _kept_choices(old, spec, say) if old else {**choices, **_probe(parts)}
     backend = Backend(spec.device, choices["precision"])
     optim_8bit.check(spec.optimizer, backend.device)
-    if isinstance(parts.objective, OnlineObjective):
-        check_rollouts(parts)
     data, policy = feed(parts, backend, choices, say)
     neftune.check(spec.neftune_alpha, policy)
     _announce(parts, backend, choices, data, say)
@@ -125,9 +122,16 @@ def fit(
         status = loop.train()
         if status == "early":
             _take_best(loop, folder, say)
-        if isinstance(policy, valued.ValuedModel):
-            valued.detach(policy)  # what is saved is the policy alone
         stop.together(backend)  # what came during the last step, or to another rank alone
+    return _outcome(status, backend, policy)
+
+
+def _outcome(
+    status: Literal["finished", "early", "stopped"], backend: Backend, policy: LanguageModel
+) -> Outcome:
+    """How it ended; of a policy with a value head, what is left to save is the policy alone."""
+    if isinstance(policy, valued.ValuedModel):
+        valued.detach(policy)
     return Outcome(status, backend.main)
 
 

@@ -38,11 +38,15 @@ class PolicyRollouts:
         backend: arithmetic and device.
         order: which prompts each step takes.
         choices: learns how many answers are under way at once; a resumed run goes on with that.
+
+    Raises:
+        RecipeError: what cannot be sampled from, or has no meaning with samples.
     """
 
     def __init__(
         self, parts: Parts, backend: Backend, order: Order, choices: dict[str, Any]
     ) -> None:
+        _check(parts)
         self._parts, self._backend, self._order = parts, backend, order
         assert isinstance(parts.objective, OnlineObjective)
         self._objective = parts.objective
@@ -149,12 +153,7 @@ class PolicyRollouts:
         return max(1, min(_ROWS, room // each))
 
 
-def check(parts: Parts) -> None:
-    """Refuses what cannot be sampled from, or has no meaning with samples.
-
-    Raises:
-        RecipeError: see there.
-    """
+def _check(parts: Parts) -> None:
     kind = parts.recipe.objective.kind
     if not isinstance(parts.loaded.model, CausalModel):
         raise RecipeError(f"'{kind}' samples from a decoder", code="pairing")

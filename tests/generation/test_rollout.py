@@ -143,7 +143,8 @@ def test_what_is_sampled_does_not_depend_on_what_is_beside_it() -> None:
 
 
 def test_finished_rows_cost_nothing_and_a_prompt_is_computed_once() -> None:
-    policy, seen = model("gpt2"), []
+    policy = model("gpt2")
+    seen: list[Any] = []
     made = generator(policy, 6, range(60), seen=seen).sample(prompts(), 3, 1, max_new_tokens=20)
     answers = [answer for group in made for answer in group]
     assert {answer.ended for answer in answers} == {True, False} or len(answers) == 15

@@ -57,6 +57,7 @@ from luthier.models.encoder_decoder import language_model
 from luthier.models.headed import HeadedTrunk
 from luthier.models.run_models import RunModels
 from luthier.models.worlds import WORLDS
+from luthier.ops.anatomy import unwrapped
 
 OBJECTIVES = kinds.names("objectives")
 #: Each objective, and behind an @ once more with an encoder-decoder where it learns from sources.
@@ -214,16 +215,15 @@ def model(objective: Objective) -> nn.Module:
         "embedding": lambda: encoders.embedding("bert"),
     }
     module: nn.Module = makers[objective.heads[0].kind]()
-    if any(head.kind == valued.HEAD for head in objective.heads):
-        valued.attach(module)
     return module
 
 
 def seen(objective: Objective, module: nn.Module) -> Any:
     """The module as objectives see it."""
     kind = objective.heads[0].kind
-    if len(objective.heads) > 1:
-        return valued.ValuedModel(module)
+    if len(objective.heads) > 1:  # the value head comes once the method has prepared the model
+        known = hasattr(unwrapped(module), valued.NAME)
+        return valued.ValuedModel(module) if known else valued.attach(module)
     return language_model(module) if kind == "lm" else WORLDS[kind].model(module)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from luthier.core.answers import Answer as Answer
 from luthier.core.tags import Entity
 
 Ints = npt.NDArray[np.int64]
@@ -327,21 +328,6 @@ class Batch:
     def packed(self) -> bool:
         """Whether examples lie end to end in one row."""
         return self.attention_mask is None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model sampled after a prompt.
-
-    Attributes:
-        tokens: as sampled; the end-of-turn token is the last one of an answer that ended.
-        ended: whether it ended by itself, not at the bound on new tokens.
-        logprobs: of each token, by the distribution before anything was cut off from it.
-    """
-
-    tokens: tuple[int, ...]
-    ended: bool
-    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,8 @@ def grouped(
         "segment": np.repeat(numbers, sizes).astype(np.int64),
         "sampled_logprob": np.array(said, dtype=np.float32),
     }
-    targets = {"lm": table, "answer": {"segment": numbers.astype(np.int64), **columns}}
-    return Example(tuple(segments), targets, record.origin)
+    earned: Table = {"segment": numbers.astype(np.int64), **columns}
+    return Example(tuple(segments), {"lm": table, "answer": earned}, record.origin)
 
 
 def over_answers(tokens: Tensor, batch: Batch) -> Tensor:
