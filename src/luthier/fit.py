@@ -247,6 +247,7 @@ def fingerprints(parts: Parts) -> dict[str, str]:
         "training data": parts.train[0].fingerprint,
         "validation data": held,
         **_old_rows(parts),
+        **_reward_models(parts),
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
         **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
         **{f"training.{name}": cache.key(training[name]) for name in _EXACT},
@@ -260,6 +261,14 @@ def _old_rows(parts: Parts) -> dict[str, str]:
         return {}
     rows = kept.replayed[0].fingerprint if kept.replayed else ""
     return {"retained rows": cache.key(rows, spec.replay, spec.kl)}
+
+
+def _reward_models(parts: Parts) -> dict[str, str]:
+    """What rewards read beside their settings: the files of models on this machine."""
+    configs = getattr(parts.objective.config, "rewards", ())
+    named = [name for c in configs if isinstance(name := getattr(c, "model", None), str)]
+    files = [found for name in named if (found := content.fingerprint(name))]
+    return {"reward models' files": cache.key(files)} if files else {}
 
 
 def _probe(parts: Parts) -> dict[str, Any]:

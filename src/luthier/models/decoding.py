@@ -120,7 +120,8 @@ class _Slots:
             for store, part in ((self._keys, 0), (self._values, 1)):
                 for pair in parts:
                     heads, _, size = pair[part].shape
-                    store.append(pair[part].new_zeros(self._rows, heads, self._length, size))
+                    shape = (self._rows, heads, self._length, size)
+                    store.append(pair[part].new_zeros(shape, dtype=compute_dtype(pair[part])))
         at, length = len(self._used), parts[0][0].shape[1]
         for number, (key, value) in enumerate(parts):
             self._keys[number][at : at + copies, :, :length] = key
