@@ -72,9 +72,6 @@ class Scripted:
             groups.append(group)
         return groups
 
-    def stream(self, prompt: Sequence[int], sampling: Any) -> Any:
-        raise NotImplementedError
-
 
 class Length:
     """Rewards answers of the length that the prompt's check asks for: a rule needs the check."""

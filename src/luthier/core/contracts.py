@@ -12,7 +12,7 @@ Shapes as in :mod:`luthier.core.records`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,11 +274,11 @@ class Generator(Protocol):
     def sample(
         self, prompts: Sequence[Sequence[int]], answers: int, seed: int, **settings: Any
     ) -> list[list[Answer]]:
-        """Several answers to each prompt, drawn by ``seed``; settings as temperature, by name."""
-        ...
+        """Several answers to each prompt, drawn by ``seed``; settings as temperature, by name.
 
-    def stream(self, prompt: Sequence[int], sampling: Any) -> Iterator[str]:
-        """Text of one answer as it is sampled."""
+        The setting ``told`` is called with a prompt's number and its answers as soon as they are
+        there; one that never calls it is a generator too.
+        """
         ...
 
 

@@ -91,10 +91,6 @@ class RolloutGenerator:
                     told(done.prompt, [group[n] for n in range(answers)])
         return [[group[n] for n in range(answers)] for group in groups.values()]
 
-    def stream(self, prompt: Sequence[int], sampling: Any) -> Iterator[str]:
-        """Answers are learned from whole; :class:`luthier.generation.sampling.Sampler` streams."""
-        raise NotImplementedError
-
     def _stops(self, stop: Sequence[str]) -> Callable[[list[int]], bool]:
         """Whether an answer ends with its newest token."""
         # A token spells at least a byte; two more for the decoder's habits at the beginning.
