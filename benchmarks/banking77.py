@@ -280,5 +280,93 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     return {**found, "peak_gb": round(peak, 3)}
 
 
+def section(found: dict[str, Any]) -> str:
+    """Luthier beside Trainer: accuracy over seeds, time, memory, and where both are the same."""
+    systems = found.get("systems", {})
+    lines = [
+        "## Intents: Banking77 on all-MiniLM-L6-v2, beside transformers' Trainer",
+        "",
+        "Customers' questions to a bank, 77 intents, 10,003 training rows and 3,080 test rows "
+        "(CC-BY-4.0, github.com/PolyAI-LDN/task-specific-datasets). Trainer has its own head "
+        "(`BertForSequenceClassification`) and schedule, and Luthier's order of the rows; memory "
+        "is the largest a process of its own ever had (`benchmarks/banking77.py`).",
+    ]
+    if systems:
+        threads = next(iter(systems.values()))["threads"]
+        newest = found["runs"][-1]["versions"]
+        named = ", ".join(f"{name} {newest[name]}" for name in ("torch", "transformers", "peft"))
+        lines += [
+            "",
+            *table(systems),
+            "",
+            f"{threads} threads, {named}. {_rates(systems)}",
+            *_shares(systems),
+        ]
+    if "parity" in found:
+        same = found["parity"]
+        lines += [
+            "",
+            "With the same head, schedule and no dropout, the losses of each of "
+            f"{same['steps']} steps are at most {same['largest_difference']:.1e} apart.",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _rates(systems: dict[str, Any]) -> str:
+    """What was chosen for each system, in words."""
+    said = []
+    for name in ("full", "lora", "head"):
+        if name in systems:
+            settings = systems[name]["settings"]
+            training = settings["training"]
+            dropout = settings.get("model", {}).get("dropout")
+            without = ", no dropout" if dropout == 0 else ""
+            said.append(
+                f"`{name}` {training['epochs']} epochs at {training['learning_rate']:g}{without}"
+            )
+    for name in ("trainer full", "trainer lora"):
+        if name in systems:
+            settings = systems[name]["settings"]
+            said.append(f"`{name}` {settings['epochs']} at {settings['learning_rate']:g}")
+    return (
+        f"Epochs and rates: {', '.join(said)}; those of `full` and `lora` were chosen on a tenth "
+        "of the training rows held out, the test rows had no part in it."
+    )
+
+
+def _shares(systems: dict[str, Any]) -> list[str]:
+    """Training time as a share of Trainer's."""
+    seconds = {name: figures["train_seconds"] for name, figures in systems.items()}
+    said = [
+        f"`{name}` {seconds[name] / seconds[f'trainer {name}']:.2f}"
+        for name in ("full", "lora")
+        if name in seconds and f"trainer {name}" in seconds
+    ]
+    return [f"Training time as a share of Trainer's: {', '.join(said)}."] if said else []
+
+
+def adapter_section(found: dict[str, Any]) -> str:
+    """Bottleneck adapters beside full fine-tuning, in accuracy and parameters."""
+    figures, full = found["systems"]["adapter"], load(RESULTS)["systems"]["full"]
+    settings = figures["settings"]
+    counted = next(run for run in found["runs"] if run["settings"] == settings)["parameters"]
+    low, high = figures["interval"]
+    return "\n".join(
+        [
+            "## Intents: bottleneck adapters on Banking77",
+            "",
+            f"Adapters of `reduction_factor: {settings['method']['reduction_factor']}` behind each "
+            f"feed-forward part (Pfeiffer et al. 2021), {settings['training']['epochs']} epochs at "
+            f"{settings['training']['learning_rate']:g}, no dropout: {counted['trainable']:,} of "
+            f"{counted['total']:,} parameters ({counted['trainable'] / counted['total']:.1%}, the "
+            f"head among them) give {100 * figures['accuracy']:.2f} % ({100 * low:.2f} to "
+            f"{100 * high:.2f} over {len(figures['seeds'])} seeds), where all of them give "
+            f"{100 * full['accuracy']:.2f} %. The rate is that of the recipe, not searched for "
+            "(`benchmarks/banking77.py --only adapter`).",
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
     main()

@@ -168,5 +168,25 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def section(found: dict[str, Any]) -> str:
+    """Two layers with and without their teacher."""
+    newest = found["runs"][-1]
+    return "\n".join(
+        [
+            "## Distillation: two layers of six, Banking77",
+            "",
+            "all-MiniLM-L6-v2 tuned in full is the teacher; the student has its layers 0 and 5, "
+            "and learns the same rows from their labels alone or with the teacher's probabilities "
+            "beside them, three epochs either way (`benchmarks/distil.py`). The last row is the "
+            "difference, seed by seed, in points.",
+            "",
+            *table(found["summary"]),
+            "",
+            f"{newest['precision']}, torch {newest['versions']['torch']}.",
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
     main()

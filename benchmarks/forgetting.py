@@ -63,7 +63,7 @@ def main() -> None:
                 found["runs"].append({**key, **json.loads(done.stdout.splitlines()[-1])})
                 RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(json.dumps(found["runs"][-1]), flush=True)
-    print(section(found))
+    print("\n".join(table(found)))
 
 
 def stories(folder: Path) -> dict[str, str]:
@@ -104,7 +104,25 @@ def trained(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def section(found: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """What was forgotten, by way, as a part of the page of results."""
+    return "\n".join(
+        [
+            "## Forgetting: the bundled model learns plays, and its stories are measured",
+            "",
+            "`builtin:nano` wrote stories; all of it learns Tiny Shakespeare "
+            "(`recipes/shakespeare.yaml`). Plays and stories are rows that it never saw; replayed "
+            "stories are those of its pretraining, as that share of an epoch's examples; `kl` "
+            "pulls it towards the model that it began as. Means over seeds, their range behind "
+            "them (`benchmarks/forgetting.py`).",
+            "",
+            *table(found),
+            "",
+        ]
+    )
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """The ways as a Markdown table."""
     lines = [
         "| bits per byte, lower is better | plays, before | after | stories, before | after |",
         "|---|---|---|---|---|",
@@ -113,8 +131,9 @@ def section(found: dict[str, Any]) -> str:
         runs = [run for run in found["runs"] if run["way"] == way and run["steps"] is None]
         if runs:
             cells = [_spread(runs, s, m) for s in ("plays", "stories") for m in ("before", "after")]
-            lines.append(f"| {way}, {len(runs)} seeds | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            counted = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+            lines.append(f"| {way}, {counted} | {' | '.join(cells)} |")
+    return lines
 
 
 def _spread(runs: list[dict[str, Any]], side: str, moment: str) -> str:

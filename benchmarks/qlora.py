@@ -210,6 +210,43 @@ class Watch:
         return int(found) * 1024
 
 
+def section(found: dict[str, Any]) -> str:
+    """The curves and the bytes as a part of the page of results."""
+    lines = [
+        "## QLoRA beside LoRA: the same losses, fewer bytes",
+        "",
+        f"The bundled model on the demo's data, rank 16, {found['steps']} steps, the same rows, "
+        "order and rate, float32. Divergence is that of the merged model from the one that was "
+        "trained, mean KL in nats a token; merging always goes into the base in full precision.",
+        "",
+        "| method | last validation loss | largest difference from LoRA's | divergence, merged |",
+        "|---|---|---|---|",
+    ]
+    for name, each in found["curves"].items():
+        apart = "—" if name == "lora" else f"{100 * found['worst'][name]:.2f} %"
+        lines.append(f"| {name} | {each['losses'][-1]:.4f} | {apart} | {each['divergence']:.1e} |")
+    some = next(iter(found["memory"].values()))
+    lines += [
+        "",
+        f"A Llama of {some['parameters'] / 1e6:,.0f} million parameters, adapter included, 256 "
+        "tokens a step; anonymous memory above what the imports take (`benchmarks/qlora.py`; why "
+        "the peak falls by less than the weights: docs/log.md).",
+        "",
+        "| method | weights | peak, loading | peak, training |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | "
+            + " | ".join(
+                f"{each[key] / 1e6:,.0f} MB" for key in ("weights", "peak_loading", "peak_training")
+            )
+            + " |"
+            for name, each in found["memory"].items()
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _document(seed: int) -> Any:
     import numpy as np
 

@@ -206,5 +206,27 @@ def encoded(tokenizer: Any, rows: list[list[str]], names: list[str]) -> list[dic
     ]
 
 
+def section(found: dict[str, Any]) -> str:
+    """An embedding model as a classifier, beside full tuning and Trainer."""
+    newest = found["runs"][-1]
+    return "\n".join(
+        [
+            "## Embeddings put to classifying: clinc150 on all-MiniLM-L6-v2",
+            "",
+            "150 intents, 15,000 training rows and 4,500 test rows (CC-BY-3.0, "
+            "github.com/clinc/oos-eval). `lbfgs` is logistic regression on pooled embeddings, "
+            "calibrated on training rows held out for it; `full` and Trainer train three epochs. "
+            "The last columns are how many times faster the training is "
+            "(`benchmarks/repurpose.py`).",
+            "",
+            *table(found["summary"]),
+            "",
+            f"float32, {newest['threads']} threads, {found['machine']['cpu']}, torch "
+            f"{newest['versions']['torch']}, transformers {newest['versions']['transformers']}.",
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
     main()

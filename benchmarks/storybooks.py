@@ -128,6 +128,25 @@ def interval(first: Any, second: Any, resamples: int = 10_000) -> list[float]:
     return [round(float(low), 4), round(float(high), 4)]
 
 
+def section(found: dict[str, Any]) -> str:
+    low, high = found["difference_interval"]
+    rows = [f"| {name} | {value} |" for name, value in found["bits_per_byte"].items()]
+    return "\n".join(
+        [
+            "## The bundled model: bits per byte on held-out storybooks",
+            "",
+            f"{found['storybooks']} storybooks, {found['bytes']:,} bytes "
+            f"({found['left_out_as_near_duplicates']} more left out as near duplicates of training "
+            f"rows); difference {low} to {high} (`benchmarks/storybooks.py`).",
+            "",
+            "| model | bits per byte |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
     main()

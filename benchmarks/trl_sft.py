@@ -474,5 +474,36 @@ def resident() -> float:
     return float(psutil.Process().memory_info().rss / 2**30)
 
 
+def section(found: dict[str, Any]) -> str:
+    setting, versions, machine = found["setting"], found["versions"], found["machine"]
+    shape = setting["shape"]
+    first = next(iter(found["gate"].values()))
+    return "\n".join(
+        [
+            "## Speed: supervised fine-tuning beside TRL",
+            "",
+            f"The Llama shape of {shape['num_hidden_layers']} layers, hidden size "
+            f"{shape['hidden_size']}, vocabulary {shape['vocab_size']:,}, random weights; LoRA of "
+            f"rank {setting['lora_rank']} on all linear layers, {setting['precision']}, AdamW, no "
+            f"gradient checkpointing; {setting['rows']} rows of Dolly ({setting['tokens']:,} "
+            f"tokens, median length {setting['median_length']:.0f}, cut at {setting['longest']}), "
+            f"{setting['batch_size']} a step. {machine['cpu']}, {setting['threads']} threads; "
+            f"torch {versions['torch']}, transformers {versions['transformers']}, TRL "
+            f"{versions['trl']}. Each figure is the median of {setting['repeats']} runs taken in "
+            f"turn, each a process of its own, its first {setting['steps_not_counted']} steps not "
+            "counted. Tokens are those that are no padding; the last column is how many times "
+            "faster Luthier is.",
+            "",
+            *table(found),
+            "",
+            f"On the same step all agree to 1e-4 in loss ({first['loss']:.6f}) and gradient norm "
+            f"({first['norm']:.6f}), else nothing is measured (`benchmarks/trl_sft.py`, where the "
+            "settings are described). Where the time goes, and why packed TRL is not 1.9 times "
+            "slower as hoped: docs/log.md.",
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
     main()

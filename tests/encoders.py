@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ import builders
 import classifiers
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from luthier.core.records import Origin, Tagged
 from luthier.data.template import TokenizerCodec
 from luthier.models.masked_lm import MaskedModel
+from luthier.models.several import SeveralHeads
 from luthier.models.token_heads import TaggerModel, head_modules
+from luthier.models.worlds import WORLDS
 
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 #: Words of every awkward kind: several tokens, accents, apart from a space, none at all.
@@ -26,21 +31,38 @@ _SENTENCES = (*builders.SENTENCES, "Zoë crossed the río Grande twice, didn't s
 
 @cache
 def _wordpiece() -> Any:
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
+    normal, cut = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = [
+        word
+        for sentence in _SENTENCES
+        for word, _ in cut.pre_tokenize_str(normal.normalize_str(sentence))
+    ]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made.train_from_iterator(
-        _SENTENCES * 3,
-        WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False),
-    )
+    pieces = [*special, *_pieces(words)][:150]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normal, cut
+    made.decoder = decoders.WordPiece()
+    made.add_special_tokens(special)
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return made
+
+
+def _pieces(words: Sequence[str]) -> list[str]:
+    """Characters, then parts of words, the frequent first; the trainer would go by chance."""
+    found = Counter(
+        ("##" if begin else "") + word[begin:end]
+        for word in words
+        for begin in range(len(word))
+        for end in range(begin + 1, len(word) + 1)
+    )
+    characters = {mark + c for word in words for c in word for mark in ("", "##")}
+    parts = sorted(found.keys() - characters, key=lambda part: (-found[part], part))
+    return [*sorted(characters), *parts]
 
 
 @cache
@@ -169,6 +191,33 @@ def guessing(name: str, dtype: torch.dtype = torch.float32) -> Any:
 def masked(name: str = "bert", dtype: torch.dtype = torch.float32) -> MaskedModel:
     """The same as objectives see it."""
     return MaskedModel(guessing(name, dtype))
+
+
+def several(name: str, parts: Any, dtype: torch.dtype = torch.float32) -> SeveralHeads:
+    """One trunk under an architecture's own heads, as a classifier and a tagger have them."""
+    made = []
+    for part in parts:
+        labels = part.labels or TAGS
+        if part.kind == "classification":
+            found = classifiers.own(name, dtype, **vocabulary(), **_names(labels))
+        else:
+            found = tagging(name, dtype, labels)
+        made.append(found)
+    full = [
+        replace(WORLDS[part.kind].model(module).head, name=part.name)
+        for part, module in zip(parts, made, strict=True)
+    ]
+    return SeveralHeads(zip(full, made, strict=True)).eval()
+
+
+def vocabulary() -> dict[str, int]:
+    """Rows enough for every tokenizer here."""
+    sizes = (len(tokenizer(family)) for family in FAMILIES)
+    return {"vocab_size": max(len(builders.tokenizer()), *sizes)}
+
+
+def _names(labels: Any) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(labels)), "label2id": {t: i for i, t in enumerate(labels)}}
 
 
 def saved(folder: Path, name: str = "bert", family: str = "wordpiece", **changes: Any) -> Path:

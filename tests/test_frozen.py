@@ -11,6 +11,7 @@ from typing import Any
 
 import classifiers
 import numpy as np
+import pairs
 import pytest
 import torch
 from engine.small import fitted, parts_of, small_recipe
@@ -54,6 +55,18 @@ def encoder(output: Path, method: Any = None, **training: Any) -> dict[str, Any]
     return made
 
 
+def pairing(output: Path, method: Any = None, **training: Any) -> dict[str, Any]:
+    """A T5 of two layers a side with dropout everywhere, on sources and targets in memory."""
+    made = decoder(output, method, **training)
+    config: dict[str, Any] = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 48, "num_layers": 2}
+    config["dropout_rate"] = 0.1
+    made["model"] = {"architecture": "t5", "config": config, "tokenizer": {"vocab_size": 300}}
+    made["objective"] = "seq2seq"
+    rows = [{"source": record.source, "target": record.target} for record in pairs.records(18)]
+    made["data"] = {"train": rows, "validation": 0.3, "check": "off"}
+    return made
+
+
 def run(recipe: dict[str, Any], *, resumed: bool = False) -> tuple[list[str], list[Any]]:
     """What a run said, and its losses."""
     folder = RunDir(Path(recipe["output"]))
@@ -89,6 +102,36 @@ def test_law_6_kept_is_computed(
     assert "may hold 1 bytes" in about(said)
     assert same(kept, computed)
     assert kept[0][2] > kept[-3][2], "nothing was learned"
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_law_6_of_a_kept_encoder(
+    layers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"kind": "freeze", "layers": layers}
+    said, kept = run(pairing(tmp_path / "kept", asked, log_every=1))
+    assert f"the lowest {layers} of 4 layers, the encoder's first, stay" in about(said)
+    assert "computed once and kept" in about(said)
+    monkeypatch.setenv("LUTHIER_CACHE_BYTES", "1")
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "elsewhere"))
+    said, computed = run(pairing(tmp_path / "computed", asked, log_every=1))
+    assert "may hold 1 bytes" in about(said)
+    assert same(kept, computed)
+    assert kept[0][2] > kept[-3][2], "nothing was learned"
+
+
+def test_what_cannot_be_kept_of_an_encoder_decoder_is_said(tmp_path: Path) -> None:
+    said, _ = run(pairing(tmp_path / "half", {"kind": "freeze", "layers": 1}))
+    assert "computed at every step: of an encoder-decoder only a whole" in about(said)
+
+
+@pytest.mark.parametrize("kind", [decoder, pairing])
+def test_noise_below_kept_layers_is_never_lost(kind: Any, tmp_path: Path) -> None:
+    asked = {"kind": "freeze", "layers": 2}
+    said, noisy = run(kind(tmp_path / "noisy", asked, log_every=1, neftune_alpha=50.0))
+    assert "computed at every step: training.neftune_alpha adds noise below them" in about(said)
+    _, plain = run(kind(tmp_path / "plain", asked, log_every=1))
+    assert not same(noisy, plain, 1e-4)
 
 
 def test_the_lower_layers_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,7 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
     "support": _support,
     "intents": _intents,
+    "assistant-understanding": _encoder,
     "entities": _encoder,
     "masked-lm": _encoder,
     "intents-adapter": _intents,

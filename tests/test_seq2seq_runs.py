@@ -177,8 +177,8 @@ def test_a_pretrained_folder_of_another_kind_runs(tmp_path: Path) -> None:
     assert "bleu" in luthier.train(causal, quiet=True).metrics
 
 
-@pytest.mark.parametrize("method", ["qlora", "ia3"])
-def test_other_adapters_run_and_answer(run: luthier.Run, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["qlora", "ia3", "adapter", "freeze"])
+def test_other_methods_run_and_answer(run: luthier.Run, tmp_path: Path, method: str) -> None:
     made = {**recipe(tmp_path / "run", method=method), "model": str(run.folder.model)}
     made["training"] |= {"max_steps": 2}
     done = luthier.train(made, quiet=True)

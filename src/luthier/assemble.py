@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from luthier import answers, companions
 from luthier.codecs import check_streams, make_codec
@@ -19,6 +19,7 @@ from luthier.core.contracts import (
     Settling,
 )
 from luthier.core.contracts_beside import Answered
+from luthier.core.contracts_tasks import Tasked, of_task
 from luthier.core.contracts_text import Tokenized
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import RecipeError
@@ -77,6 +78,7 @@ _OTHERS = {
     "classification": ("a classifier", "classification"),
     "token_classification": ("a classifier of tokens", "token_classification"),
     "embedding": ("a sentence encoder", "embedding, or classification"),
+    "several": ("a trunk with several heads", "several, with its tasks"),
     "masked_lm": ("an encoder that guesses masked tokens", "masked_lm, or classification"),
 }
 
@@ -139,7 +141,8 @@ def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
         recipe.data, objective, recipe.training.seed, say, models, verify=verify
     )
     if vetting:
-        vetted(recipe, (first, second), say)
+        for sides in _by_task(objective, first, second):
+            vetted(recipe, sides, say)
     recipe, objective = settled(recipe, objective, first)
     if recipe.data.balance is not None:
         balanced(objective)  # refuses before weights load
@@ -188,10 +191,37 @@ def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, O
     if not isinstance(objective, Settling):
         return recipe, objective
     known = companions.labels_of(objective)
-    if not known and (head := known_head(recipe.model)) is not None:
+    head = None if known else known_head(recipe.model)
+    if head is not None:
         known = head.labels
-    made = settle_on(objective, part, known)
+    if isinstance(objective, Tasked):  # it must see a row of each task, whatever is kept
+        parts = {} if head is None else {each.name: each.labels for each in head.parts}
+        made = cast("Settling", objective.knowing(parts)).settled(part.records, known)
+    else:
+        made = settle_on(objective, part, known)
     return recipe.model_copy(update={"objective": made.config}), made
+
+
+def _by_task(
+    objective: Objective, first: Part, second: Part | None
+) -> Iterator[tuple[Part, Part | None]]:
+    """Both sides; of several tasks each by itself, for a label of one says nothing to another."""
+    if not isinstance(objective, Tasked):
+        yield first, second
+        return
+    for name in objective.tasks:
+        sides = [
+            replace(
+                part,
+                records=tuple(of_task(part.records, name)),
+                fingerprint=cache.key(part.fingerprint, "task", name),
+            )
+            if part
+            else None
+            for part in (first, second)
+        ]
+        if sides[0] is not None:
+            yield sides[0], sides[1]
 
 
 def vetted(recipe: Recipe, parts: tuple[Part, Part | None], say: Say) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from luthier.core import kinds
 from luthier.core.contracts import Objective
+from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Record
@@ -40,14 +41,40 @@ def check_recipe(
     Raises:
         UserError: no such model, or nothing to check.
     """
-    if not recipe.stages:
-        return [check(replace(_asked(recipe, values, tokenizer), by_row=by_row), progress)]
     found = []
+    if not recipe.stages:
+        for one in by_task(recipe, values):
+            found.append(check(replace(_asked(one, values, tokenizer), by_row=by_row), progress))
+        return found
     for number in range(1, len(recipe.stages) + 1):
         made = begun_tokenizer(recipe, number)
-        ask = _asked(alone(recipe, number), values, made)
-        found.append(check(replace(ask, by_row=by_row), progress))
+        for one in by_task(alone(recipe, number), values):
+            found.append(check(replace(_asked(one, values, made), by_row=by_row), progress))
     return found
+
+
+def by_task(recipe: Recipe, values: Sequence[str] = ()) -> list[Recipe]:
+    """The recipe of each task alone, where there are several; else the recipe itself.
+
+    Raises:
+        RecipeError: files are named, which say no task.
+    """
+    objective: Objective = kinds.build("objectives", recipe.objective)
+    if not isinstance(objective, Tasked):
+        return [recipe]
+    if values:
+        raise RecipeError(
+            "the recipe has several tasks, and a file says none",
+            cure="check the recipe's own rows, or the file without the recipe",
+            code="usage",
+        )
+    made = []
+    for name, task in objective.tasks.items():
+        entries = [entry for entry in recipe.data.mixture or () if entry.task == name]
+        mixture = tuple(entry.model_copy(update={"task": None}) for entry in entries)
+        data = recipe.data.model_copy(update={"mixture": mixture})
+        made.append(recipe.model_copy(update={"objective": task.config, "data": data}))
+    return made
 
 
 def _asked(recipe: Recipe, values: Sequence[str], tokenizer: Any) -> Ask:

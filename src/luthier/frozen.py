@@ -161,8 +161,10 @@ def _decide(choices: dict[str, Any], now: str, say: Say) -> None:
 def _frozen(parts: Parts, data: Data, depth: int) -> _Frozen:
     """How the frozen part is computed, or why its output cannot be kept."""
     model, objective = parts.loaded.model, parts.objective
-    layers = int(model.config.num_hidden_layers)
-    said = f"the lowest {depth} of {layers} layers stay as they are, without dropout"
+    two = getattr(model.config, "is_encoder_decoder", False)
+    layers = len(model.blocks) if two else int(model.config.num_hidden_layers)
+    which = f"{layers} layers, the encoder's first," if two else f"{layers} layers"
+    said = f"the lowest {depth} of {which} stay as they are, without dropout"
     examples = [data.train[i] for i in range(min(2, len(data.train)))]
     arranged = objective.arrange(examples, generator(parts.recipe.training.seed, 0, 0, 1))
     if {id(example) for example in arranged} - {id(example) for example in examples}:
@@ -178,7 +180,11 @@ def _frozen(parts: Parts, data: Data, depth: int) -> _Frozen:
             policy = CachedTrunk(model, head)
             return _Frozen(said, head, compute, policy, _width(rows), ("pooled", model.pooling))
     assert isinstance(model, DividedModel)
-    model.divide(depth)
+    why = model.divide(depth)
+    if why is None and parts.recipe.training.neftune_alpha is not None:
+        why = "training.neftune_alpha adds noise below them"
+    if why is not None:
+        return _Frozen(said, why=why)
     why, rows = trunk_cache.obstacle(model.module, model.lower, batch)
     width = _width(rows)
     return _Frozen(said, STATES, model.lower, model, width, ("states", depth), why)
@@ -197,6 +203,7 @@ def _entries(parts: Parts, backend: Backend, data: Data, frozen: _Frozen) -> lis
     measured = data.total // every(spec.evaluate_every, data.total, data.per_epoch)
     often = [(data.total - 1) * spec.batch_size >= len(data.train), measured > 1]
     pooled = frozen.table != STATES
+    stream = "" if pooled else model.lower_stream
     found = []
     for store, again in zip((data.train, data.validation), often, strict=True):
         if not isinstance(store, ExampleStore):  # none, or arranged for this run alone
@@ -207,7 +214,7 @@ def _entries(parts: Parts, backend: Backend, data: Data, frozen: _Frozen) -> lis
                 tokens.update(np.ascontiguousarray(store.arrays[name]).data)
         key = cache.key(*weights, *versions, tokens.hexdigest(), backend.precision, *frozen.detail)
         place = cache.place("trunks", key)
-        ends = store.arrays[f"rows.{frozen.table}"] if pooled else np.cumsum(store.sizes)
+        ends = store.arrays[f"rows.{frozen.table}"] if pooled else store.ends(stream)
         found.append(_Entry(store, ends, place, again or pooled or place.is_dir()))
     return found
 

@@ -6,14 +6,14 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple
 from typing import Any
 
-from luthier.assemble import Parts, arranged_once, held_out, load_model
-from luthier.codecs import decoder_prompt, pair_note
+from luthier.assemble import Parts, held_out, load_model
+from luthier.codecs import pair_note
 from luthier.core import kinds
-from luthier.core.contracts import Metric, OnlineObjective
+from luthier.core.contracts import Metric
+from luthier.core.contracts_tasks import Tasked, named
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
 from luthier.core.rundir import RunDir, write_json, write_lines
@@ -22,54 +22,17 @@ from luthier.data.streams import PairCodec
 from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
-from luthier.evaluation.masking import score_masked
-from luthier.evaluation.measure import (
-    likeliest,
-    measure,
-    score_answers,
-    score_classes,
-    score_losses,
-    text_examples,
-)
-from luthier.evaluation.questions import own_questions, questions, spoken
-from luthier.evaluation.retrieving import score_retrieval
+from luthier.evaluation.measure import likeliest, measure
 from luthier.evaluation.statistics import compare
-from luthier.evaluation.tagging import entity_figures, score_tags, score_texts, tagging_examples
-from luthier.generation.sampling import Sampler, Sampling
+from luthier.evaluation.tagging import entity_figures
+from luthier.measuring import Side, cosine, measured, metric_configs, own_texts
 from luthier.models.embedder import EmbeddingModel, save_beside
 from luthier.models.heads import ClassifierModel
-from luthier.models.load import PAIR, Loaded, load, save_note
-from luthier.models.masked_lm import MaskedModel
+from luthier.models.load import PAIR, load, save_note
+from luthier.models.several import SeveralModel
 from luthier.models.token_heads import TaggerModel
-from luthier.reward_models import rewarded
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model's scores: of every held-out example, every answered prompt, the user's own.
-
-    And of the old rows that the run must not forget.
-    """
-
-    held: list[Scored]
-    answers: list[Scored]
-    own: list[Scored]
-    old: list[Scored] = field(default_factory=list)
-
-    @property
-    def scored(self) -> list[Scored]:
-        """All of them, in an order that both sides share."""
-        return [*self.held, *self.answers]
-
-    def of(self, files: AbstractSet[str]) -> Side:
-        """Those of some files alone, the user's own left out."""
-        held, answers = (
-            [each for each in scored if each.origin.source in files]
-            for scored in (self.held, self.answers)
-        )
-        return Side(held, answers, [])
 
 
 def save_result(parts: Parts, folder: RunDir) -> None:
@@ -103,7 +66,7 @@ def save_result(parts: Parts, folder: RunDir) -> None:
         generation.save_pretrained(temporary)
     if isinstance(loaded.model, EmbeddingModel) and (temporary / "config.json").is_file():
         width, length = int(loaded.model.config.hidden_size), parts.codec.max_length
-        save_beside(temporary, loaded.model.pooling, width, length, cosine=_cosine(parts))
+        save_beside(temporary, loaded.model.pooling, width, length, cosine=cosine(parts))
     loaded.tokenizer.save_pretrained(temporary)
     save_note(temporary, note)
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -117,19 +80,23 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
     prepare_host(recipe.training.threads)
     if parts.validation or parts.retained:
         examples, records = _held_out(parts)
-        own = _own_texts(parts, say)
+        own = own_texts(parts, say)
         sides: dict[str, Side] = {}
         if recipe.evaluation.before:
             say(f"measuring the model before, on {len(records):,} held-out rows")
             loaded = load_model(recipe, parts.objective, parts.train[0], say)
-            sides["before"] = _side(parts, loaded, examples, records, own)
+            sides["before"] = measured(parts, loaded, examples, records, own)
             del loaded
             gc.collect()
         say("measuring the model after")
-        sides["after"] = _side(parts, load(str(folder.path)), examples, records, own)
-        figures = compared(recipe.evaluation, _metric_configs(parts), sides)
+        sides["after"] = measured(parts, load(str(folder.path)), examples, records, own)
+        configs = [] if isinstance(parts.objective, Tasked) else metric_configs(parts)
+        figures = compared(recipe.evaluation, configs, sides)
         apart, old = by_source(parts, sides), _forgotten(parts, sides)
-        more = {"sources": apart, "retained": old}
+        tasks = by_task(parts, sides)
+        for name, task in tasks.items():
+            figures |= {f"{name}.{metric}": each for metric, each in task["metrics"].items()}
+        more = {"tasks": tasks, "sources": apart, "retained": old}
         _write(folder, parts, sides, figures, more, time.perf_counter() - start)
         for line in table(figures):
             say(line)
@@ -179,8 +146,27 @@ def by_source(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, An
         files = {file for file, place in mixed.items() if place == number}
         own = {name: side.of(files) for name, side in sides.items()}
         if rows := {scored.origin for scored in own["after"].held}:
-            figures = compared(spec.evaluation, _metric_configs(parts), own)
+            figures = compared(spec.evaluation, metric_configs(parts), own)
             found[entry.name(number)] = {"rows": len(rows), "metrics": figures}
+    return found
+
+
+def by_task(parts: Parts, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
+    """Rows, figures and classes of each of several tasks."""
+    objective, model = parts.objective, parts.loaded.model
+    if not isinstance(objective, Tasked):
+        return {}
+    assert isinstance(model, SeveralModel)
+    found: dict[str, dict[str, Any]] = {}
+    for name, task in objective.tasks.items():
+        files = {s.origin.source for s in sides["after"].held if named(s.origin) == name}
+        own = {side: each.of(files) for side, each in sides.items()}
+        rows = len({scored.origin for scored in own["after"].held})
+        figures = compared(parts.recipe.evaluation, metric_configs(parts, task), own)
+        found[name] = {"kind": task.config.kind, "rows": rows, "metrics": figures}
+        if rows:
+            before = own["before"].held if "before" in own else None
+            found[name] |= _labels(model.view(name), before, own["after"].held)
     return found
 
 
@@ -226,92 +212,6 @@ def _held_out(parts: Parts) -> tuple[list[Example], list[Record]]:
     return [e for e in examples if e.origin in kept], records
 
 
-def _own_texts(parts: Parts, say: Say) -> list[Example]:
-    """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
-    prompts = parts.recipe.evaluation.prompts
-    if isinstance(parts.loaded.model, MaskedModel):
-        if prompts:
-            say("evaluation.prompts: without effect, a masked language model answers nothing")
-        return []
-    if parts.loaded.head is None:
-        return []
-    make = tagging_examples if isinstance(parts.loaded.model, TaggerModel) else text_examples
-    own, notices = make(prompts, parts.codec)
-    for line in notices:
-        say(f"evaluation.prompts: {line}")
-    return own
-
-
-def _side(
-    parts: Parts,
-    loaded: Loaded,
-    examples: Sequence[Example],
-    records: Sequence[Record],
-    own: Sequence[Example],
-) -> Side:
-    spec = parts.recipe.evaluation
-    model = loaded.model
-    kept, known = _retained(parts)
-    if isinstance(model, ClassifierModel):
-        texts = {record.origin: spoken(record) for record in records}
-        held = score_classes(model, examples, [texts[e.origin] for e in examples])
-        said = score_classes(model, own, spec.prompts) if own else []
-        return Side(held, [], said, score_classes(model, kept) if kept else [])
-    if isinstance(model, TaggerModel):
-        held = score_tags(model, examples, records)
-        said = score_texts(model, own, spec.prompts) if own else []
-        return Side(held, [], said, score_tags(model, kept, known) if kept else [])
-    if isinstance(model, EmbeddingModel):
-        cosine = _cosine(parts)
-        held = score_retrieval(model, examples, parts.codec, cosine=cosine)
-        old = score_retrieval(model, kept, parts.codec, cosine=cosine) if kept else []
-        return Side(held, [], [], old)
-    if isinstance(model, MaskedModel):
-        held = score_masked(model, examples, parts.codec, spec.samples)
-        return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
-    online = isinstance(parts.objective, OnlineObjective)  # its rows have no targets
-    losses = [] if online else score_losses(model, examples, parts.codec)
-    old = score_losses(model, kept, parts.codec) if kept else []
-    wanted = _wants_answers(parts)
-    count = max(spec.generate_rows if wanted else 0, spec.samples)
-    begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
-    sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
-    new = min(spec.max_new_tokens, loaded.context // 2)
-    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
-    sampling = replace(sampling, stop=tuple(getattr(parts.objective.config, "stop", ())))
-    asked = questions(records, examples, parts.codec, count)
-    answers = score_answers(sampler, asked, sampling)
-    answers = rewarded(parts.objective, parts.rewards, records, answers)
-    asked = own_questions(spec.prompts, parts.codec)
-    return Side(losses, answers, score_answers(sampler, asked, sampling), old)
-
-
-def _cosine(parts: Parts) -> bool:
-    """Whether the lengths of vectors mean nothing."""
-    return bool(getattr(parts.objective.config, "similarity", "cosine") == "cosine")
-
-
-def _retained(parts: Parts) -> tuple[list[Example], Sequence[Record]]:
-    """The old rows that are measured, in tokens and as they are; none where there are none."""
-    if parts.retained is None:
-        return [], ()
-    part, encoded = parts.retained.held
-    seed = parts.recipe.training.seed
-    return list(arranged_once(parts.retained.objective, encoded.examples, seed)), part.records
-
-
-def _metric_configs(parts: Parts) -> list[Any]:
-    configs = parts.recipe.evaluation.metrics
-    if configs is None:
-        return [kinds.config("metrics", name) for name in parts.objective.metrics]
-    return list(configs)
-
-
-def _wants_answers(parts: Parts) -> bool:
-    made = [kinds.build("metrics", config) for config in _metric_configs(parts)]
-    return any(metric.needs & {"answers", "rewards"} for metric in made)
-
-
 def _write(
     folder: RunDir,
     parts: Parts,
@@ -324,14 +224,19 @@ def _write(
     rows = len({scored.origin for scored in after.held or after.answers})
     said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     said |= {name: value for name, value in more.items() if value}
-    model, earlier = parts.loaded.model, before.held if before else None
-    if isinstance(model, ClassifierModel):
-        said["classes"] = class_figures(model.labels, earlier, after.held)
-    if isinstance(model, TaggerModel):
-        said["entities"] = entity_figures(model.labels, earlier, after.held)
+    said |= _labels(parts.loaded.model, before.held if before else None, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
+
+
+def _labels(model: Any, before: list[Scored] | None, after: list[Scored]) -> dict[str, Any]:
+    """Figures class by class, or type by type."""
+    if isinstance(model, ClassifierModel):
+        return {"classes": class_figures(model.labels, before, after)}
+    if isinstance(model, TaggerModel):
+        return {"entities": entity_figures(model.labels, before, after)}
+    return {}
 
 
 def _samples(before: Side | None, after: Side, count: int) -> Iterator[dict[str, Any]]:

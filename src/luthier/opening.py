@@ -9,17 +9,19 @@ from luthier.chat import Chat
 from luthier.classify import Classifier
 from luthier.core.errors import RecipeError
 from luthier.embed import Embedder
+from luthier.many import Tasks
 from luthier.models.load import Loaded, load, locate, read_note
 from luthier.tag import Tagger
 
-_BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder]] = {
+_BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder | Tasks]] = {
     "classification": Classifier,
     "token_classification": Tagger,
     "embedding": Embedder,
+    "several": Tasks,
 }
 
 
-def open(name: str) -> Chat | Classifier | Tagger | Embedder:  # noqa: A001 - asked for as luthier.open
+def open(name: str) -> Chat | Classifier | Tagger | Embedder | Tasks:  # noqa: A001 - asked for as luthier.open
     """A run, a folder, an adapter, a hub id or a builtin, as what its head makes of it.
 
     >>> luthier.open("runs/entities").predict(["She lives in New York."])    # doctest: +SKIP

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from luthier.core.codec import Codec
+from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import DataError, RecipeError
-from luthier.core.marks import mark
+from luthier.core.marks import bare, mark, untasked
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example, Record, Segment
 from luthier.data.prepare import fitting
@@ -169,14 +170,20 @@ def _found(seen: Preview, row: str | None) -> tuple[str, Record]:
 
 def _named(source: str, name: str) -> bool:
     """Whether a source goes by a name, its folders given or not."""
-    return not name or source == name or source.endswith(f"/{name}") or f"{name}:" in source
+    plain = untasked(bare(source))
+    ends = any(each == name or each.endswith(f"/{name}") for each in (source, plain))
+    return not name or ends or f"{name}:" in source
 
 
 def _label(seen: Preview, example: Example) -> str:
+    config: Any = seen.recipe.objective
+    if isinstance(seen.objective, Tasked):
+        task, example = seen.objective.own(example)
+        config = task.config
     table = example.targets.get("classification")
     if table is None:
         return ""
-    names = tuple(getattr(seen.recipe.objective, "classes", None) or ())
+    names = tuple(getattr(config, "classes", None) or ())
     return label_words(table["label"][0], names)
 
 

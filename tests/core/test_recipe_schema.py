@@ -37,7 +37,7 @@ def valid(value: Any, rule: Any) -> bool:
 
 
 def _holds(word: str, wanted: Any, value: Any, rule: dict[str, Any]) -> bool:
-    if word in ("description", "title", "default", "$schema", "$defs"):
+    if word in ("description", "title", "default", "examples", "$schema", "$defs"):
         return True
     if word == "$ref":
         return valid(value, SCHEMA["$defs"][wanted.removeprefix("#/$defs/")])
@@ -67,6 +67,7 @@ _CHECKS: dict[str, tuple[Any, Callable[[Any, Any, dict[str, Any]], bool]]] = {
     "minLength": (str, lambda value, bound, _: len(value) >= bound),
     "minItems": (list, lambda value, bound, _: len(value) >= bound),
     "maxItems": (list, lambda value, bound, _: len(value) <= bound),
+    "minProperties": (dict, lambda value, bound, _: len(value) >= bound),
     "items": (list, lambda value, rule, _: all(valid(each, rule) for each in value)),
     "prefixItems": (list, lambda value, rules, _: all(map(valid, value, rules))),
     "required": (dict, lambda value, names, _: all(name in value for name in names)),

@@ -147,6 +147,25 @@ def test_parquet(tmp_path: Path) -> None:
     assert code_of(path) == "parquet"
 
 
+def test_what_datasets_saved(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    rows = {"text": ["a", "b", "c"], "label": [1, 0, -1]}
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(folder, num_shards=2)
+    sources = read(folder)
+    assert [source.name[-5:] for source in sources] == ["arrow", "arrow"]
+    assert [fields(source) for source in sources] == [
+        [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}],
+        [{"text": "c", "label": None}],
+    ]
+    assert [row.origin.line for source in sources for row in source.rows] == [1, 2, 1]
+    path = next(folder.glob("*.arrow"))
+    path.write_bytes(path.read_bytes()[:100])
+    assert code_of(path) == "arrow"
+
+
 @pytest.mark.parametrize("value", [None, 3, b"a.jsonl", {"text": ["a"]}, [{"a": 1}, "b.jsonl"]])
 def test_anything_else_is_refused(value: Any) -> None:
     assert code_of(value) == "source"

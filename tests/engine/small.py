@@ -176,8 +176,9 @@ def fitted(recipe: dict[str, Any], *, resumed: bool = False, wide: bool = False)
 
 def fingerprint(folder: Path) -> str:
     """sha256 of the weights that a run gave."""
-    (file,) = (folder / "model").glob("*.safetensors")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    files = sorted((folder / "model").glob("*.safetensors"))
+    assert files
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def loss_lines(folder: Path) -> list[Any]:

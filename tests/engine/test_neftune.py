@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import pairs
 import pytest
 import torch
 from builders import gap
 from torch import Tensor
 
+from luthier.core import kinds
 from luthier.core.errors import RecipeError
 from luthier.data.batching import collate
 from luthier.engine.neftune import check, noise
+from luthier.models.encoder_decoder import EncoderDecoderModel
 from luthier.models.language_model import CausalModel
 
 from . import small
@@ -53,6 +56,38 @@ def test_an_example_has_its_own_noise_whatever_lies_beside_it(layout: str) -> No
     alone = torch.cat([embedded(model, [each], 5.0) for each in examples])
     assert torch.equal(together, alone)
     assert gap(together, embedded(model, examples, None)) > 0.01
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "umt5"])
+def test_an_encoder_reads_with_noise_and_a_decoder_without(name: str) -> None:
+    """L counts the source; a neighbour changes nothing, packed or padded."""
+    module = pairs.model(name)
+    model, codec = EncoderDecoderModel(module), pairs.codec()
+    objective: Any = kinds.build("objectives", kinds.config("objectives", "seq2seq"))
+    examples = [objective.encode(record, codec) for record in pairs.records(3)]
+    module.train()
+
+    def seen(stack: Any, chosen: Any, alpha: float | None) -> Tensor:
+        """What a stack's table gives of the real tokens."""
+        outs: list[Tensor] = []
+        batch = collate(chosen, **model.layout)
+        with noise(alpha, model, batch, chosen, KEY):
+            hook = stack.get_input_embeddings().register_forward_hook(
+                lambda _m, _x, out: outs.append(out.detach())
+            )
+            model.hidden(batch)
+            hook.remove()
+        read = batch.source if stack is module.get_encoder() else batch
+        assert read is not None
+        return outs[0].flatten(0, 1)[read.index]
+
+    encoder, decoder = module.get_encoder(), module.get_decoder()
+    plain, noisy = seen(encoder, examples, None), seen(encoder, examples, 5.0)
+    assert torch.equal(noisy, torch.cat([seen(encoder, [each], 5.0) for each in examples]))
+    assert torch.equal(seen(decoder, examples, None), seen(decoder, examples, 5.0))
+    first = len(examples[0].segments[0].tokens)
+    bound = 5 / math.sqrt(first * plain.shape[1])
+    assert 0.95 * bound < float((noisy - plain)[:first].abs().max()) <= bound * 1.0001
 
 
 def test_each_step_draws_anew_and_evaluation_draws_nothing() -> None:

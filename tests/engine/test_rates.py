@@ -7,6 +7,7 @@ from typing import Any
 
 import builders
 import classifiers
+import pairs
 import pytest
 import torch
 from builders import gap
@@ -44,6 +45,16 @@ def test_each_layer_learns_slower_than_the_one_above(name: str) -> None:
         else:
             assert factor == 1.0, key
     assert set(found.values()) == {0.25, 0.5, 1.0}
+
+
+def test_a_decoder_learns_faster_than_the_encoder_that_it_reads() -> None:
+    found = factors(pairs.model("bart"), layer_decay=0.5)
+    for key, factor in found.items():
+        layer = [int(part) for part in key.split(".") if part.isdigit()]
+        if layer:
+            assert factor == 0.5 ** (3 - layer[0] - (2 if ".decoder." in key else 0)), key
+        else:
+            assert factor == 0.5**4, key
 
 
 @pytest.mark.parametrize("name", classifiers.ENCODERS)

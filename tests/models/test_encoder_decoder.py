@@ -15,8 +15,10 @@ from torch import Tensor
 from luthier.core import kinds
 from luthier.core.errors import UserError
 from luthier.core.records import Example, Segment
-from luthier.data.batching import collate
+from luthier.data.batching import collate, empty_like
+from luthier.engine.trunk_cache import Kept
 from luthier.models.encoder_decoder import EncoderDecoderModel
+from luthier.ops import anatomy
 
 OBJECTIVE = kinds.build("objectives", kinds.config("objectives", "seq2seq"))
 
@@ -186,3 +188,74 @@ def test_a_head_that_is_not_understood_is_refused() -> None:
     module.forward = warmer
     with pytest.raises(UserError, match="works in a way that is not known"):
         _ = EncoderDecoderModel(module).layout
+
+
+def held(model: EncoderDecoderModel, chosen: list[Example]) -> list[Example]:
+    """Examples with their encoder's states, each computed in a batch of its own."""
+    made = []
+    with torch.no_grad():
+        for example in chosen:
+            states = model.lower(collate([example], **model.layout)).numpy()
+            assert len(states) == len(example.segments[0].tokens)
+            made.append(Kept("trunk", states, np.array([len(states)])).on(example, 0))
+    return made
+
+
+@pytest.mark.parametrize("name", [*pairs.PACKED, *pairs.PADDED])
+@pytest.mark.parametrize("depth", [2, 3])
+def test_law_6_a_decoder_on_kept_states_is_the_whole_model(name: str, depth: int) -> None:
+    method: Any = kinds.build(
+        "methods", kinds.config("methods", {"kind": "freeze", "layers": depth})
+    )
+    module = method.prepare(pairs.model(name, torch.float64))
+    assert method.frozen_depth(module) == depth
+    model = EncoderDecoderModel(module)
+    assert model.divide(1) == "of an encoder-decoder only a whole encoder's output can be kept"
+    assert model.divide(depth) is None
+    calls: list[int] = []
+    module.get_encoder().register_forward_pre_hook(lambda *_: calls.append(1))
+    found = []
+    for chosen in (examples(), held(model, examples())):
+        calls.clear()
+        batch = collate(chosen, **model.layout, fill=8)
+        module.zero_grad(set_to_none=True)
+        loss = model.nll(batch, model.hidden(batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append((loss.detach(), builders.gradients(module)))
+    assert not calls, "the encoder computes"
+    whole, kept = found
+    assert builders.gap(whole[0], kept[0]) < 1e-10
+    assert builders.gap(whole[1], kept[1]) < 1e-10
+    assert whole[1], "nothing is trained"
+    nothing = collate([empty_like(each) for each in held(model, examples(2))], **model.layout)
+    assert model.hidden(nothing).shape[0] == 2
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "mbart"])
+def test_the_encoders_layers_are_the_lower_ones(name: str) -> None:
+    """BART's norm of the embeddings is registered behind the blocks, and lies below them."""
+    module = pairs.model(name)
+    places = anatomy.places(module)
+    assert len(anatomy.blocks(module)) == 4
+    for parameter, place in places.items():
+        if "relative_attention_bias" in parameter:
+            assert place in (1, 3)
+        elif "embed" in parameter or "shared" in parameter:
+            assert place == 0, parameter
+        elif "layers." not in parameter and "block." not in parameter:
+            assert place == (2 if "encoder" in parameter else 5), parameter
+        else:
+            number = int(parameter.split("layers." if "layers." in parameter else "block.")[1][0])
+            assert place == number + (1 if "encoder." in parameter else 3), parameter
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_only_what_lies_below_runs_without_dropout(name: str) -> None:
+    module = pairs.model(name, **{"dropout_rate" if name == "t5" else "dropout": 0.3})
+    method: Any = kinds.build("methods", kinds.config("methods", {"kind": "freeze", "layers": 2}))
+    model = EncoderDecoderModel(method.prepare(module).train())
+    batch = collate(examples(), **model.layout)
+    assert torch.equal(model.lower(batch), model.lower(batch))
+    assert not torch.equal(model.hidden(batch), model.hidden(batch))
+    beside: Any = [stack.dropout for stack in (module.get_encoder(), module.get_decoder())]
+    assert [getattr(each, "p", each) for each in beside] == [0.0, 0.3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from luthier.core.contracts import (
     Watching,
 )
 from luthier.core.contracts_data import Classed
+from luthier.core.contracts_tasks import BY_TASK, Tasked
 from luthier.core.contracts_text import Tokenized
 from luthier.core.contracts_weights import Prefixed
 from luthier.core.errors import UserError
+from luthier.core.marks import with_task
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
     Answer,
@@ -82,8 +85,7 @@ def build(folder: str, kind: str, **settings: Any) -> Any:
     if world:
         made.world = world
     if isinstance(made, Settling):
-        eaten = made.records[0]  # type: ignore[attr-defined]
-        made = made.settled([record_of(eaten, number) for number in range(6)], ())
+        made = made.settled([each for number in range(6) for each in records_of(made, number)], ())
     return made.with_codec(codec()) if isinstance(made, Tokenized) else made
 
 
@@ -127,16 +129,33 @@ def record_of(kind: type[Record], number: int) -> Record:
     return made[kind]()  # type: ignore[no-any-return]
 
 
+def records_of(objective: Any, number: int) -> list[Record]:
+    """A record that an objective eats; of several tasks one for each."""
+    if not isinstance(objective, Tasked):
+        return [record_of(objective.records[0], number)]
+    return [
+        among(record, name)
+        for name, task in objective.tasks.items()
+        for record in records_of(task, number)
+    ]
+
+
+def among(record: Record, task: str) -> Record:
+    """A record that says its task."""
+    origin = replace(record.origin, source=with_task(record.origin.source, task))
+    return replace(record, origin=origin)
+
+
 def encoded(objective: Objective, count: int = 4) -> list[Example]:
     """Every kind of record, with the columns that stay as they are."""
     if isinstance(objective, OnlineObjective):
         return rollout(objective, count)
     read = pairs.codec() if hasattr(objective, "world") else codec()
-    made = [
-        objective.encode(record_of(kind, number), read)
-        for kind in objective.records
-        for number in range(count)
-    ]
+    if isinstance(objective, Tasked):
+        some = [each for number in range(count) for each in records_of(objective, number)]
+    else:
+        some = [record_of(kind, n) for kind in objective.records for n in range(count)]
+    made = [objective.encode(record, read) for record in some]
     if not isinstance(objective, FrozenColumns):
         return made
     method = build("methods", "full")
@@ -212,6 +231,7 @@ def model(objective: Objective) -> nn.Module:
         "classification": lambda: classifiers.own("llama"),
         "token_classification": lambda: encoders.tagging("llama"),
         "masked_lm": lambda: encoders.guessing("bert"),
+        "several": lambda: encoders.several("bert", objective.heads[0].parts),
         "embedding": lambda: encoders.embedding("bert"),
     }
     module: nn.Module = makers[objective.heads[0].kind]()
@@ -236,6 +256,13 @@ def logits(objective: Objective, module: nn.Module, examples: list[Example]) -> 
     policy, batch = seen(objective, module), together(objective, module, examples)
     module.eval()
     with torch.no_grad():
+        if isinstance(objective, Tasked):
+            made = []
+            for name, head in policy.heads(batch).items():
+                table = batch.targets[objective.table(name, head.head.kind)]
+                rows = head.pooled(batch, head.hidden(batch), next(iter(table.values())))
+                made.append(head.outputs(head.head.kind, rows).flatten())
+            return torch.cat(made)
         hidden = policy.hidden(batch)
         if not isinstance(policy, HeadedTrunk):
             return torch.as_tensor(policy.logits(hidden))
@@ -362,7 +389,7 @@ def test_what_it_promises(kind: str) -> None:
     assert isinstance(objective, Objective)
     assert objective.records
     assert objective.heads
-    assert objective.overlong in POLICIES
+    assert objective.overlong in (*POLICIES, BY_TASK)
     assert isinstance(objective.needs_reference, bool)
     assert set(objective.metrics) <= set(kinds.names("metrics"))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import builders
 import classifiers
+import pairs
 import pytest
 import torch
 from builders import document, gap, tree
@@ -80,7 +81,7 @@ def test_one_begins_as_nothing_and_is_token_by_token(name: str, shape: Shape) ->
     assert torch.equal(states(given), before), "nothing computes yet"
     adapters.activate("new")
     assert torch.equal(states(given), before)
-    count = len(anatomy.blocks(given.module)) * len(shape.sublayers)
+    count = len(anatomy.blocks(given.module)) * (2 if shape.placement == "houlsby" else 1)
     assert sum(isinstance(m, Bottleneck) for m in given.module.modules()) == count
     awake(given.module, "new")
     packed = states(given)
@@ -193,8 +194,30 @@ def test_names_shapes_and_files_that_do_not_fit_are_refused(tmp_path: Path) -> N
         Adapters.of(model("llama").module).load(tmp_path)
 
 
+@pytest.mark.parametrize("name", [*pairs.PACKED, *pairs.PADDED])
+def test_an_encoder_decoder_has_them_in_both_stacks(name: str) -> None:
+    module = pairs.model(name)
+    adapters = Adapters.of(module)
+    adapters.add("new", HOULSBY)
+    found = [sublayers(block, 32) for block in anatomy.blocks(module)]
+    assert [len(each) for each in found] == [2, 2, 3, 3]
+    assert all(list(each)[-1] == "feed_forward" for each in found)
+    assert sum(isinstance(m, Bottleneck) for m in module.modules()) == 2 * 2 + 2 * 3
+    names = {id(each): key for key, each in module.named_modules()}
+    for own in found[2:]:
+        first, cross = (names[id(own[each])].lower() for each in ("attention", "cross_attention"))
+        assert "encdec" in cross or "encoder_attn" in cross
+        assert "self" in first
+
+
 def test_blocks_of_another_build_are_refused() -> None:
-    """Experts, cross-attention, and a block without any attention."""
+    """Experts, three attentions, and a block without any."""
+
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn1, self.attn2, self.attn3 = (nn.Linear(32, 32) for _ in range(3))
+            self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
 
     class Mixed(nn.Module):
         def __init__(self) -> None:
@@ -207,6 +230,6 @@ def test_blocks_of_another_build_are_refused() -> None:
             super().__init__()
             self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
 
-    for block in (Mixed(), Plain()):
+    for block in (Mixed(), Plain(), Three()):
         with pytest.raises(UserError, match="where adapters belong is not known"):
             sublayers(block, 32)

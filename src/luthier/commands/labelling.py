@@ -29,7 +29,11 @@ def labelled(kind: str, model: str, texts: Sequence[str], second: str | None) ->
     """
     from luthier.core.errors import RecipeError
 
-    ways = {"classification": _classified, "token_classification": _tagged}
+    ways = {
+        "classification": _classified,
+        "token_classification": _tagged,
+        "several": _by_task,
+    }
     if kind not in ways:
         raise RecipeError(
             f"'{model}' fills in masked tokens: it neither talks nor labels",
@@ -74,6 +78,29 @@ def _tagged(model: str, texts: Sequence[str], second: str | None) -> None:
         else:
             screen.answer_only(str(found))
     for line in tagger.notices:
+        screen.notice(line)
+
+
+def _by_task(model: str, texts: Sequence[str], second: str | None) -> None:
+    """What every task that labels says, a line each behind its name."""
+    from luthier.classify import Prediction
+    from luthier.commands import screen
+    from luthier.core.errors import RecipeError
+    from luthier.many import Tasks
+
+    if second is not None:
+        raise RecipeError(f"--second is for classifiers of pairs, and '{model}' has several tasks")
+    tasks = Tasks.open(model)
+    for answers in tasks.predict(texts):
+        for name, found in answers.items():
+            said = str(found)
+            if isinstance(found, Prediction):
+                share = max(found.probabilities.values(), default=None)
+                said = found.label if share is None else f"{found.label}\t{share:.4f}"
+            screen.answer_only(f"{name}: {said}")
+    for name in tasks.silent:
+        screen.notice(f"task '{name}' labels nothing")
+    for line in tasks.notices:
         screen.notice(line)
 
 

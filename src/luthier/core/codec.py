@@ -5,7 +5,7 @@ The other seams are in :mod:`luthier.core.contracts`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -81,6 +81,10 @@ class Codec(Protocol):
 
     def dialogue(self, turns: Sequence[Turn]) -> list[Piece]:
         """A conversation in the model's template, as runs whose tokens concatenate to it."""
+        ...
+
+    def ahead(self, dialogues: Iterable[Sequence[Turn]] = (), texts: Iterable[str] = ()) -> None:
+        """Told what comes next, so that all of it may be put into tokens together."""
         ...
 
     def last_turn(self, turns: Sequence[Turn]) -> list[Piece]:

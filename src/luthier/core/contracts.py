@@ -50,13 +50,16 @@ class Head:
     """A head that an objective needs on the trunk.
 
     Attributes:
-        kind: ``lm``, ``masked_lm``, ``classification``, ``token_classification`` or ``value``.
+        kind: ``lm``, ``masked_lm``, ``classification``, ``token_classification`` or ``value``;
+            ``several`` of heads side by side on one trunk, which are its ``parts``.
         classes: number of outputs, for the classification heads.
         pooling: how a whole segment becomes one vector (``mean``, ``first``, ``last``); ``None``
             lets the kind of model decide.
         labels: the classes' names, in the order of the outputs.
         problem_type: ``single_label``, ``multi_label`` or ``regression``.
         hidden: width of a layer between the pooled state and the outputs; ``None`` for none.
+        name: the task that it is for, where several stand side by side.
+        parts: the heads of ``several``.
     """
 
     kind: str
@@ -65,6 +68,19 @@ class Head:
     labels: tuple[str, ...] = ()
     problem_type: str | None = None
     hidden: int | None = None
+    name: str = ""
+    parts: tuple[Head, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Any, ...]:
+        """What it is for: a head that reads otherwise is another."""
+        return self.kind, self.labels, self.name, tuple(part.reads for part in self.parts)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Head:
+        """A head as JSON has it."""
+        made = {**values, "labels": tuple(values.get("labels", ()))}
+        return cls(**{**made, "parts": tuple(map(cls.of, values.get("parts", ())))})
 
 
 #: Heads of a language model itself, and of one that learns what its answers will earn.
@@ -142,7 +158,8 @@ class Objective(Protocol):
     records: ClassVar[tuple[type[Record], ...]]
     metrics: ClassVar[tuple[str, ...]]
     #: What becomes of an example longer than the context unless the recipe says otherwise:
-    #: ``window`` (consecutive windows, nothing lost), ``refuse``, or a cut that is counted.
+    #: ``window`` (consecutive windows, nothing lost), ``refuse``, or a cut that is counted; of
+    #: several tasks ``task``, as each says.
     overlong: ClassVar[str]
     #: Whether the loss asks for ``models.reference()``, which is then kept at step 0.
     needs_reference: ClassVar[bool]

@@ -25,12 +25,17 @@ class DividedModel(LanguageModel, Protocol):
     A batch with the table :data:`STATES` brings what they give, and ``hidden`` runs the others.
     """
 
-    def divide(self, depth: int) -> None:
-        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
+    @property
+    def lower_stream(self) -> str:
+        """The segments whose tokens :meth:`lower` gives a state: ``main`` or ``source``."""
+        ...
+
+    def divide(self, depth: int) -> str | None:
+        """:meth:`lower` then means the lowest ``depth`` blocks; why it cannot, or ``None``."""
         ...
 
     def lower(self, batch: Batch) -> Tensor:
-        """What these give: ``[N, H]`` in logical order."""
+        """What these give: ``[N, H]`` in logical order, of an encoder the source's."""
         ...
 
 

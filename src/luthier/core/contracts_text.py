@@ -1,14 +1,15 @@
-"""The seams of objectives that read whole texts, token by token, as encoders do.
+"""The seams of objectives that know texts and tokens better than the rest: windows, masks, pieces.
 
 The other seams are in :mod:`luthier.core.contracts`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from luthier.core.codec import Codec
-from luthier.core.records import Example, Ints
+from luthier.core.records import Example, Ints, Record
 
 if TYPE_CHECKING:
     from luthier.core.contracts import Objective
@@ -34,4 +35,13 @@ class Tokenized(Protocol):
 
     def with_codec(self, codec: Codec) -> Objective:
         """The same, knowing the codec's tokens."""
+        ...
+
+
+@runtime_checkable
+class Looking(Protocol):
+    """An objective that tells a codec which texts come next, to be put into tokens together."""
+
+    def look_ahead(self, records: Sequence[Record], codec: Codec) -> None:
+        """Called with a piece of the records before each of them is encoded."""
         ...

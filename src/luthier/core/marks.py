@@ -1,4 +1,4 @@
-"""The mark of rows that no one wrote: it stands behind the name of the source they came of."""
+"""Marks of rows, behind the name of the source they came of: who made them, and their task."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from luthier.core.records import Origin, Record
 
 _MARK = re.compile(r" \(made by ([\w.]+)\)$")
+_TASK = re.compile(r" \(task (\w+)\)$")
 
 
 def marked(record: Record, kind: str) -> Record:
@@ -33,3 +34,31 @@ def bare(source: str) -> str:
     'a.csv'
     """
     return _MARK.sub("", source)
+
+
+def with_task(source: str, task: str) -> str:
+    """A source's name with the task that its rows are of.
+
+    >>> with_task("a.csv", "intent")
+    'a.csv (task intent)'
+    """
+    return f"{source} (task {task})"
+
+
+def task(source: str) -> str:
+    """The task that a source's rows are of; empty where none is said.
+
+    >>> task("a.csv (task intent) (made by noise)"), task("a.csv")
+    ('intent', '')
+    """
+    found = _TASK.search(bare(source))
+    return found.group(1) if found else ""
+
+
+def untasked(source: str) -> str:
+    """A source's name without its task.
+
+    >>> untasked("a.csv (task intent)")
+    'a.csv'
+    """
+    return _TASK.sub("", source)

@@ -30,6 +30,7 @@ from luthier.core.recipe_parts import (
 )
 from luthier.core.recipe_retain import RetainSpec
 from luthier.core.recipe_sources import drawing_complaints
+from luthier.core.recipe_tasks import eater, task_complaints
 from luthier.core.recipe_values import (
     DEFAULT_KINDS,
     ROWS,
@@ -285,7 +286,7 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
     for path, value in recipe.data.formats():
         if value == "auto":
             continue
-        wanted: tuple[type, ...] = objective.records
+        wanted: tuple[type, ...] = eater(objective, path, recipe.data).records
         chosen = kinds.config("data/formats", value)
         given = kinds.build("data/formats", chosen).records
         if not any(issubclass(each, wanted) for each in given):
@@ -297,6 +298,7 @@ def _pairings(recipe: Recipe) -> Iterable[Complaint]:
                 code="pairing",
             )
     yield from drawing_complaints(recipe.data)
+    yield from task_complaints(recipe, objective)
     if recipe.data.balance is not None and not isinstance(objective, Classed):
         yield Complaint(
             ("data", "balance"),

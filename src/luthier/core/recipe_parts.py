@@ -247,7 +247,8 @@ class DataSpec(Settings):
                 self.format if entry.format is None else entry.format,
                 self.columns if entry.columns is None else entry.columns,
                 self.limit if entry.limit is None else entry.limit,
-                entry.name(number),
+                entry.called(number),
+                entry.task,
             )
             for number, entry in enumerate(self.mixture)
         )

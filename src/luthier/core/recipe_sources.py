@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from luthier.core import kinds
+from luthier.core.marks import with_task
 from luthier.core.recipe_faults import Complaint
 from luthier.core.recipe_values import name_source
 from luthier.core.settings import RefusalError, Settings
@@ -36,6 +37,7 @@ class Reading:
         columns: renames, the format's field to the data's column.
         limit: at most so many rows of each file.
         memory: what rows in memory are called.
+        task: what its rows are for, where the objective has several tasks.
     """
 
     source: Any
@@ -43,6 +45,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     memory: str = "memory"
+    task: str | None = None
 
 
 class SourceSpec(Settings):
@@ -50,6 +53,8 @@ class SourceSpec(Settings):
 
     source: Any = Field(json_schema_extra={"anyOf": [*SOURCE_SCHEMA]})
     """A file, a list of files, a hub id, or rows in memory, as ``data.train``."""
+    task: str | None = None
+    """What its rows are for, where ``objective: several`` has tasks."""
     weight: float = Field(default=1.0, gt=0)
     """How often its examples are drawn, against those of a source of weight 1; at a higher
     temperature a factor on its share."""
@@ -95,6 +100,11 @@ class SourceSpec(Settings):
 
     def name(self, number: int) -> str:
         """What it is called: its first file; of rows in memory, its place in the mixture."""
+        found = self.called(number)
+        return found if self.task is None else with_task(found, self.task)
+
+    def called(self, number: int) -> str:
+        """The same without its task."""
         if isinstance(self.source, str):
             return self.source
         if type(self.source) in (list, tuple) and isinstance(self.source[0], str):

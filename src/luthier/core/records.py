@@ -376,11 +376,15 @@ def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin)
         An example whose ``lm`` table has a row for every learned token but the very first one,
         which nothing precedes.
     """
-    tokens = np.array([*chain.from_iterable(run for run, _ in pieces)], dtype=np.int64)
-    flags = np.array([flag for _, flag in pieces], dtype=bool)
-    learned = np.repeat(flags, np.array([len(run) for run, _ in pieces], dtype=np.int64))
-    places = np.flatnonzero(learned)
-    places = places[places > 0]
+    count = sum(len(run) for run, _ in pieces)
+    runs = chain.from_iterable(run for run, _ in pieces)
+    tokens = np.fromiter(runs, dtype=np.int64, count=count)
+    learned, at = [np.empty(0, dtype=np.int64)], 0
+    for run, flag in pieces:
+        if flag:
+            learned.append(np.arange(max(at, 1), at + len(run)))
+        at += len(run)
+    places = learned[-1] if len(learned) < 3 else np.concatenate(learned)
     table: dict[str, npt.NDArray[Any]] = {
         "position": places - 1,
         "token": tokens[places],

@@ -41,6 +41,8 @@ class Encoder:
         added: the tokens that are matched in text before anything else, by id.
         special: matches the text of any special token (see below).
         control: matches the text of any added token.
+        prefixes: whether the tokenizer writes a space before a text, so that its tokens depend on
+            what stands before it.
         counts: ``spurious_space``, where a space before a piece could not be avoided.
 
     A special token is one that the tokenizer calls special; other added tokens (``<think>``) are
@@ -68,13 +70,22 @@ class Encoder:
                 cure="check that its tokenizer.json (or vocabulary and merges) was found",
                 code="empty_tokenizer",
             )
-        self._prefixes = not "".join(sample).startswith("x")
+        self.prefixes = not "".join(sample).startswith("x")
+        self._ahead: dict[str, list[int]] = {}
 
     def _prepare(self) -> None:
         # A tokenizer file may carry truncation or padding, which would cut without a word.
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = False
+
+    def ahead(self, texts: Iterable[str]) -> None:
+        """Puts texts into tokens together, in the tokenizer's threads; what comes next finds them.
+
+        What the last call made is forgotten.
+        """
+        wanted = list(dict.fromkeys(texts))
+        self._ahead = self._fast(wanted) if wanted else {}
 
     def encode(self, text: str, last: int | None = None, marks: str = "") -> list[int]:
         """Tokens of text.
@@ -128,15 +139,18 @@ class Encoder:
         return tokens
 
     def _ids(self, text: str) -> list[int]:
+        known = self._ahead.get(text)
+        return self._fast([text])[text] if known is None else known.copy()
+
+    def _fast(self, texts: list[str]) -> dict[str, list[int]]:
+        """The tokenizer's fast way, which keeps no offsets: a fifth of the time."""
         backend = self._backend
         if backend.truncation is not None or backend.padding is not None:
             self._prepare()  # someone called the tokenizer with truncation or padding since
         if backend.encode_special_tokens:
             backend.encode_special_tokens = False
-        # The fast way keeps no offsets, a fifth of the time; there is one for lists of texts alone.
-        [found] = backend.encode_batch_fast([text], add_special_tokens=False)
-        ids: list[int] = found.ids
-        return ids
+        found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        return {text: each.ids for text, each in zip(texts, found, strict=True)}
 
     def _raw(self, text: str) -> list[int]:
         """The tokenizer's pipeline without its added tokens."""
@@ -165,7 +179,7 @@ class Encoder:
         return head + self._literal(text[1:], head[-1] if head else last)
 
     def _behind(self, encode: Callable[[str], list[int]], text: str, last: int | None) -> list[int]:
-        if not self._prefixes or last is None:
+        if not self.prefixes or last is None:
             return encode(text)
         anchors: tuple[str, ...] = _ANCHORS
         added = self.added.get(last)

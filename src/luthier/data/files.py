@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from luthier.core.errors import DataError
-from luthier.data.cells import plain
 from luthier.data.faults import FaultLog
 from luthier.data.files_conll import conll_rows
 from luthier.data.files_csv import csv_rows, headless_rows
 from luthier.data.files_json import json_rows, jsonl_rows, list_rows
+from luthier.data.files_tables import TABLES
 from luthier.data.lines import Found, decoded
 from luthier.data.patience import Watch
 
@@ -60,12 +59,12 @@ _PARTS: Mapping[str, Callable[[IO[bytes], str, FaultLog, str], Iterator[Found]]]
     ".tsv": headless_rows,
 }
 
-SUFFIXES_SAID = f"{', '.join([*_READERS, '.parquet'])}; text ones also with {', '.join(_PACKED)}"
+SUFFIXES_SAID = f"{', '.join([*_READERS, *TABLES])}; text ones also with {', '.join(_PACKED)}"
 
 
 def supported(path: Path) -> bool:
     """Whether the name's suffix is one that can be read."""
-    return path.suffix.lower() == ".parquet" or _text_suffix(path) in _READERS
+    return path.suffix.lower() in TABLES or _text_suffix(path) in _READERS
 
 
 def rows(
@@ -84,8 +83,9 @@ def rows(
         DataError: the file as a whole cannot be read.
     """
     name, watch = str(path), watch or Watch()
-    if path.suffix.lower() == ".parquet" and part is None:
-        yield from _parquet_rows(path, watch)
+    table = TABLES.get(path.suffix.lower())
+    if table is not None and part is None:
+        yield from table(path, watch)
         return
     whole = _READERS.get(_text_suffix(path))
     reader = whole if part is None else _part_reader(path, part)
@@ -134,22 +134,3 @@ def _part_reader(path: Path, part: str) -> Reader:
             code="part",
         )
     return lambda stream, name, log: reader(stream, name, log, part)
-
-
-def _parquet_rows(path: Path, watch: Watch) -> Iterator[Found]:
-    pyarrow = importlib.import_module("pyarrow")
-    parquet = importlib.import_module("pyarrow.parquet")
-    number = 0
-    try:
-        with watch.open(path) as raw, parquet.ParquetFile(raw) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield number, plain(fields)
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise DataError(
-            f"cannot be read as Parquet after row {number}: {error}",
-            str(path),
-            "was it written whole?",
-            code="parquet",
-        ) from error

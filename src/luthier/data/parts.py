@@ -10,12 +10,13 @@ from typing import Any
 from luthier.core import cache
 from luthier.core.contracts import Objective
 from luthier.core.contracts_data import DataModels
+from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import DataError
-from luthier.core.marks import bare, mark
+from luthier.core.marks import bare, mark, with_task
 from luthier.core.recipe import DataSpec
 from luthier.core.recipe_parts import SubsetSpec
 from luthier.core.recipe_sources import Reading
-from luthier.core.records import Origin, Record, Text
+from luthier.core.records import Origin, Record, Row, Text
 from luthier.data.augment import grow
 from luthier.data.cleaning import clean
 from luthier.data.holding import hold_out
@@ -148,6 +149,7 @@ def _read_part(
 
 
 def _read_entry(how: Reading, spec: DataSpec, objective: Objective, say: Say) -> _Entry:
+    eater = objective.tasks[how.task] if how.task and isinstance(objective, Tasked) else objective
     sources = read(
         how.source,
         limit=how.limit,
@@ -157,19 +159,29 @@ def _read_entry(how: Reading, spec: DataSpec, objective: Objective, say: Say) ->
     )
     records: list[Record] = []
     groups: dict[Origin, Any] = {}
-    formats, skipped = [], 0
+    formats, names, skipped = list[str](), list[str](), 0
     for source in sources:
-        fmt, words = recognise(source.rows, how.format, objective.records, how.columns)
-        say(f"{source.name}: {len(source.rows):,} rows read as {words}")
+        fmt, words = recognise(source.rows, how.format, eater.records, how.columns)
+        called = source.name if how.task is None else with_task(source.name, how.task)
+        say(f"{called}: {len(source.rows):,} rows read as {words}")
         if spec.group is not None:
-            groups.update({row.origin: row.fields.get(spec.group) for row in source.rows})
+            groups.update({_at(called, row): row.fields.get(spec.group) for row in source.rows})
         found, faults = read_records(source, fmt, how.columns, spec.malformed, how.limit)
+        if how.task is not None:
+            found = [replace(each, origin=_at(called, each)) for each in found]
         records.extend(found)
+        names.append(called)
         formats.append(words)
         skipped += len(source.skipped) + len(faults)
     prints = [source.fingerprint for source in sources]
-    name = cache.key(prints, formats, how.format, how.columns, how.limit)
-    return _Entry(records, groups, formats, [s.name for s in sources], skipped, name)
+    of = [] if how.task is None else [how.task]
+    name = cache.key(prints, formats, how.format, how.columns, how.limit, *of)
+    return _Entry(records, groups, formats, names, skipped, name)
+
+
+def _at(source: str, row: Row | Record) -> Origin:
+    """Where a row stands, in a source of this name."""
+    return Origin(source, row.origin.line)
 
 
 def _entry_of(entries: Sequence[_Entry]) -> dict[str, int]:

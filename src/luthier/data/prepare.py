@@ -7,18 +7,20 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.core import cache
 from luthier.core.contracts import Objective, Uncoupled
 from luthier.core.contracts_data import Sourced
-from luthier.core.contracts_text import Windowed
+from luthier.core.contracts_tasks import BY_TASK, Tasked, named
+from luthier.core.contracts_text import Looking, Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
-from luthier.core.workers import processes, shared
+from luthier.core.workers import processes, shared, uncollected
 from luthier.data.contents import characters
 from luthier.data.length import Cut, fit
 from luthier.data.length_pairs import fit_pair, source_frame
@@ -30,7 +32,7 @@ from luthier.data.store_writer import StoreWriter
 _CACHE_VERSION = 3
 _SHOWN = 10
 #: Records, and about so many characters of them, that are put into tokens in one piece.
-_PIECE, _CHARACTERS = 256, 1 << 19
+_PIECE, _CHARACTERS = 512, 1 << 20
 #: Beside a cached store: its counts.
 COUNTS = "counts.json"
 
@@ -135,18 +137,37 @@ def fitting(
     Raises:
         DataError: it is too long, under ``overlong: refuse``.
     """
+    return fitter(objective, codec, policy)(example)
+
+
+def fitter(
+    objective: Objective, codec: Any, policy: str
+) -> Callable[[Example], tuple[list[Example], Cut]]:
+    """:func:`fitting` of many examples, which asks the objective what it is only once."""
+    if isinstance(objective, Tasked):
+        return partial(_fitting_task, objective, codec, policy)
     if isinstance(objective, Sourced):
-        frame = source_frame(codec)
-        return fit_pair(example, codec.max_length, policy, objective.bounds, frame)
-    return fit(
-        example,
-        codec.max_length,
-        policy,
+        bounds, around = objective.bounds, source_frame(codec)
+        return lambda example: fit_pair(example, codec.max_length, policy, bounds, around)
+    return partial(
+        fit,
+        limit=codec.max_length,
+        policy=policy,
         bos=codec.tokenizer.bos_token_id,
         independent=isinstance(objective, Uncoupled) and objective.independent_leaves,
         frame=codec.frame,
         cuts=objective.cuts if isinstance(objective, Windowed) else None,
     )
+
+
+def _fitting_task(
+    objective: Tasked, codec: Any, policy: str, example: Example
+) -> tuple[list[Example], Cut]:
+    """An example of one task of several, as that task has it."""
+    task = named(example.origin)
+    inner, own = objective.own(example)
+    pieces, cut = fitting(own, inner, codec, inner.overlong if policy == BY_TASK else policy)
+    return [objective.among(piece, task) for piece in pieces], cut
 
 
 def _name(part: Part, spec: DataSpec, objective: Objective, codec: Any, policy: str) -> str:
@@ -178,9 +199,13 @@ class _Made:
 def encoder(told: _Told) -> Callable[[Sequence[Record]], _Made]:
     """What puts a piece of the records into tokens, in any process."""
     objective, codec, policy, judge = told
+    fitted_one = fitter(objective, codec, policy)
+    looking = objective if isinstance(objective, Looking) else None
 
     def encode_piece(records: Sequence[Record]) -> _Made:
         known = Counter(codec.counts)
+        if looking is not None:
+            looking.look_ahead(records, codec)
         made = _Made(ExampleStore.build(()), Cut(), [], [], Counter())
         cut = Cut()
 
@@ -190,14 +215,16 @@ def encoder(told: _Told) -> Callable[[Sequence[Record]], _Made]:
                 try:
                     example = objective.encode(record, codec)
                     made.findings.extend(judge.look(example) if judge else ())
-                    pieces, lost = fitting(example, objective, codec, policy)
+                    pieces, lost = fitted_one(example)
                 except UserError as error:
                     made.faults.extend(error.faults)
                     continue
-                cut = cut + lost
+                if lost:
+                    cut = cut + lost
                 yield from pieces
 
-        examples = ExampleStore.build(fitted())
+        with uncollected():
+            examples = ExampleStore.build(fitted())
         return replace(made, examples=examples, cut=cut, events=Counter(codec.counts) - known)
 
     return encode_piece

@@ -3,9 +3,9 @@
 ========================  ======================================================================
 value                     rows
 ========================  ======================================================================
-a file                    ``.jsonl .ndjson .json .csv .tsv .parquet .txt``, and CoNLL columns as
-                          ``.conll .conll.txt .iob .iob2 .bio .annotated``; the text ones also
-                          packed with ``.gz``, ``.xz`` or ``.bz2``
+a file                    ``.jsonl .ndjson .json .csv .tsv .parquet .arrow .txt``, and CoNLL
+                          columns as ``.conll .conll.txt .iob .iob2 .bio .annotated``; the text
+                          ones also packed with ``.gz``, ``.xz`` or ``.bz2``
 ``data.json:train``       one of several lists in a JSON file, by its name; rows that are lists
                           themselves have the columns ``column_1``, ``column_2`` …
 ``data.csv:headless``     a CSV or TSV file without a header, its columns named likewise
@@ -18,7 +18,7 @@ frame, ``Dataset``
 ========================  ======================================================================
 
 A line is physical and counts from 1, blank ones included: that of the row's first character. In
-Parquet files, on the hub and in memory it is the row's number.
+Parquet and Arrow files, on the hub and in memory it is the row's number.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ from luthier.data.patience import Watch, within
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<rest>[^:]+))?")
 
 
-#: Text files of a folder that are about the data, as they are spelled.
-_ABOUT = {f"{name}.txt" for name in ("README", "LICENSE", "LICENCE", "SOURCE", "CITATION")}
+#: Files of a folder that are about the data, as they are spelled.
+_ABOUT = {f"{name}.txt" for name in ("README", "LICENSE", "LICENCE", "SOURCE", "CITATION")} | {
+    "dataset_info.json",  # what datasets' save_to_disk writes beside its rows
+    "state.json",
+}
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,14 @@ class ExampleStore(Sequence[Example]):
         sizes: Ints = np.diff(ends, prepend=0)
         return sizes
 
+    def ends(self, stream: str) -> Ints:
+        """Where each example's tokens of a stream end, counted over the whole store."""
+        a = self.arrays
+        own = a["segment_streams"] == _STREAMS.index(stream)
+        lengths = np.where(own, np.diff(a["segment_ends"], prepend=0), 0)
+        found: Ints = np.cumsum(lengths)[a["example_ends"] - 1]
+        return found
+
     @property
     def tokens(self) -> int:
         """Tokens of all examples."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -26,15 +25,12 @@ from luthier.data import templates_default
 from luthier.data.aligning import align
 from luthier.data.encoding import Encoder, Tally
 from luthier.data.formats._spans import words
-from luthier.data.layout import Layout, Layouts, Span, rewritten
+from luthier.data.layout import Layout, Layouts, rewritten
 from luthier.data.rendering import Message, Renderer, TemplateRefusedError, mark
 from luthier.data.roles import Roles
+from luthier.data.runs import THINKING, Run, runs
 
 _VERSION = "luthier-codec-2"
-
-#: What an assistant thinks before it answers, as Qwen3, DeepSeek-R1 and their kin write it.
-_THINKING = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
-_OPENING, _CLOSING = "<think>", re.compile(r".*?</think>\s*", re.DOTALL)
 
 
 class TokenizerCodec:
@@ -76,7 +72,7 @@ class TokenizerCodec:
         self._head, self._tail = surroundings(tokenizer)
         self._between = _between(tokenizer, self._head, self._tail)
         self._has_types = "token_type_ids" in tokenizer.model_input_names
-        bos = tokenizer.bos_token_id
+        self._bos = bos = tokenizer.bos_token_id
         own_bos = bos is not None and bos in self._head
         chosen, said = templates_default.choose(tokenizer, template, writes_bos=own_bos)
         # A tokenizer without an end-of-text token (an encoder's) is not for conversations.
@@ -88,6 +84,8 @@ class TokenizerCodec:
         self._roles = Roles(renderer, system)
         self._layouts = Layouts(renderer, self._encoder.control)
         self._end_tokens = self._probe()
+        #: Conversations rendered ahead, with the characters that mark in them, or refused.
+        self._ready: dict[tuple[Turn, ...], tuple[list[Run], str] | UserError] = {}
 
     @property
     def max_length(self) -> int:
@@ -173,8 +171,31 @@ class TokenizerCodec:
         Raises:
             UserError: the template refuses the turns, or rewrites earlier ones.
         """
-        messages, marks = self._messages(turns)
-        return self._pieces(self._laid(messages, generation=False), marks)
+        known = self._ready.pop(tuple(turns), None) if self._ready else None
+        if isinstance(known, UserError):
+            raise known
+        return self._pieces(*(known or self._rendered(turns)))
+
+    def ahead(self, dialogues: Iterable[Sequence[Turn]] = (), texts: Iterable[str] = ()) -> None:
+        """Puts what is asked for next into tokens together, in the tokenizer's own threads.
+
+        Args:
+            dialogues: conversations for :meth:`dialogue`, in any order.
+            texts: for :meth:`document` or :meth:`texts`.
+        """
+        plain = [text for text in texts if not self._encoder.special.search(text)]
+        self._ready.clear()
+        for turns in map(tuple, dialogues):
+            if turns in self._ready:
+                continue
+            try:
+                self._ready[turns] = runs, marks = self._rendered(turns)
+            except UserError as error:  # told when its turn comes
+                self._ready[turns] = error
+                continue
+            alone = runs[:1] if self._encoder.prefixes else runs
+            plain += [run.text for run in alone if not marks]
+        self._encoder.ahead(plain)
 
     def last_turn(self, turns: Sequence[Turn]) -> list[Piece]:
         """As :meth:`dialogue`, but only the last assistant turn is an answer.
@@ -192,7 +213,7 @@ class TokenizerCodec:
             answer = self._layouts.last(messages[: last + 1])
         before = self._context(messages[:last])
         layout = Layout(answer.text, (*before.spans, *answer.spans))
-        pieces = self._pieces(layout, marks)
+        pieces = self._pieces(self._runs(layout), marks)
         final = max(i for i, piece in enumerate(pieces) if piece.answer)
         return [
             Piece(p.tokens, p.turn, answer=False) if p.answer and i != final else p
@@ -208,7 +229,7 @@ class TokenizerCodec:
             UserError: the template refuses the turns.
         """
         messages, marks = self._messages(turns)
-        pieces = self._pieces(self._context(messages), marks)
+        pieces = self._pieces(self._runs(self._context(messages)), marks)
         return [token for piece in pieces for token in piece.tokens]
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
@@ -256,7 +277,7 @@ class TokenizerCodec:
     def _without_thinking(self, turn: Turn) -> Turn:
         if turn.role != "assistant":
             return turn
-        said, count = _THINKING.subn("", turn.content)
+        said, count = THINKING.subn("", turn.content)
         if count and not said and not turn.calls:
             raise UserError(
                 "an assistant turn is nothing but thinking, and data.thinking is drop",
@@ -266,12 +287,19 @@ class TokenizerCodec:
         self.counts.add("thinking_dropped", count)
         return Turn(turn.role, said, turn.calls)
 
-    def _laid(self, messages: Sequence[Message], *, generation: bool) -> Layout:
+    def _rendered(self, turns: Sequence[Turn]) -> tuple[list[Run], str]:
+        """A conversation as runs of text, and the characters that mark in them."""
+        messages, marks = self._messages(turns)
         with _refusals_told():
-            layout = self._layouts.of(messages, generation=generation)
+            layout = self._layouts.of(messages, generation=False)
         if layout is None:
             raise rewritten()
-        return layout
+        return self._runs(layout), marks
+
+    def _runs(self, layout: Layout) -> list[Run]:
+        found, masked = runs(layout, apart=self._thinking == "mask")
+        self.counts.add("thinking_masked", masked)
+        return found
 
     def _context(self, messages: Sequence[Message]) -> Layout:
         """The prompt; where earlier answers cannot be told apart in it, as one run."""
@@ -279,38 +307,16 @@ class TokenizerCodec:
             layout = self._layouts.of(messages, generation=True)
             return layout or Layout(self._layouts.renderer.text(messages, generation=True), ())
 
-    def _pieces(self, layout: Layout, marks: str) -> list[Piece]:
+    def _pieces(self, runs: Sequence[Run], marks: str) -> list[Piece]:
         pieces: list[Piece] = []
-        at = 0
-        for span in layout.spans:
-            self._add(pieces, layout.text[at : span.start], None, marks)
-            start = self._masked(pieces, layout, span, marks)
-            tokens = self._next(pieces, layout.text[start : span.stop], marks)
-            if not span.ended:
+        for run in runs:
+            tokens = self._next(pieces, run.text, marks)
+            if run.answer and not run.ended:
                 tokens.append(self._eos())
-            pieces.append(Piece(tuple(tokens), span.turn, answer=True))
-            at = span.stop
-        self._add(pieces, layout.text[at:], None, marks)
+            if tokens or run.answer:
+                pieces.append(Piece(tuple(tokens), run.turn, answer=run.answer))
         self._checked(pieces[0].tokens if pieces else ())
         return pieces
-
-    def _masked(self, pieces: list[Piece], layout: Layout, span: Span, marks: str) -> int:
-        """Adds an answer's thinking as no answer where it is not to be learned; where it ends."""
-        if self._thinking != "mask":
-            return span.start
-        # Some templates open the thinking themselves, in the prompt.
-        opened = layout.text[: span.start].rstrip().endswith(_OPENING)
-        pattern = _CLOSING if opened else _THINKING
-        found = pattern.match(layout.text, span.start, span.stop)
-        if found is None:
-            return span.start
-        self.counts.add("thinking_masked")
-        self._add(pieces, found.group(), span.turn, marks)
-        return found.end()
-
-    def _add(self, pieces: list[Piece], text: str, turn: int | None, marks: str) -> None:
-        if tokens := self._next(pieces, text, marks):
-            pieces.append(Piece(tuple(tokens), turn, answer=False))
 
     def _next(self, pieces: list[Piece], text: str, marks: str) -> list[int]:
         if not text:
@@ -318,9 +324,8 @@ class TokenizerCodec:
         if pieces:
             return self._encoder.encode(text, pieces[-1].tokens[-1], marks)
         tokens = self._encoder.encode(text, None, marks)
-        bos = self.tokenizer.bos_token_id
-        if bos in self._head and tokens[:1] != [bos]:
-            tokens = [bos, *tokens]
+        if self._bos in self._head and tokens[:1] != [self._bos]:
+            return [self._bos, *tokens]
         return tokens
 
     def _eos(self) -> int:
@@ -335,8 +340,7 @@ class TokenizerCodec:
         return int(eos)
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and bos in self._head and tuple(tokens[:2]) == (bos, bos):
+        if self._bos in self._head and tuple(tokens[:2]) == (self._bos, self._bos):
             raise UserError(
                 "the beginning-of-text token stands twice at the beginning",
                 "data.template",

@@ -95,6 +95,12 @@ def _loading(run: RunDir, adapter: bool) -> list[str]:
         return _loading_pooled(adapter, head["pooling"], deep=head.get("hidden") is not None)
     if head is not None and head["kind"] == HEAD:
         return _loading_sentences(adapter, head["pooling"])
+    if head is not None and head.get("parts"):
+        return [
+            "import luthier",
+            'model = luthier.open("model")',
+            'model.predict(["a text"])  # what every task says, by name',
+        ]
     plain = "Seq2SeqLM" if PAIR in read_note(run.model) else "CausalLM"
     task = plain if head is None else WORLDS[head["kind"]].auto
     model = f"AutoPeftModelFor{task}" if adapter else f"AutoModelFor{task}"
@@ -166,6 +172,9 @@ def _kept(run: RunDir) -> list[str]:
     if head["kind"] == HEAD:
         said = "Its answer is a vector: `luthier.embed.Embedder` and sentence-transformers ask it."
         return [said, ""]
+    if head.get("parts"):
+        made = [f"`{p['name']}` ({p['kind'].replace('_', ' ')})" for p in head["parts"]]
+        return [f"Tasks on one trunk, each with a head of its own: {', '.join(made)}.", ""]
     if not head["labels"]:
         return ["It fills in masked tokens, and can be tuned further.", ""]
     names = ", ".join(f"`{name}`" for name in head["labels"][:12])

@@ -139,6 +139,7 @@ def _context(run: Contents) -> dict[str, Any]:
         "sources": list(_sources(run.evaluation)),
         "forgotten": words.forgotten(run.evaluation),
         "old_rows": number(mapping(mapping(run.evaluation).get("retained")).get("rows")),
+        "tasks": list(_tasks(run.evaluation)),
         "classes": classes,
         "entities": report_entities.entities(run.evaluation),
         "majority": report_classes.majority(run.evaluation),
@@ -165,6 +166,18 @@ def _sources(evaluation: Fields | None) -> Iterator[Fields]:
         if found:
             rows = number(mapping(value).get("rows"))
             yield {"name": name, "rows": int(rows or 0), "verdicts": found}
+
+
+def _tasks(evaluation: Fields | None) -> Iterator[Fields]:
+    """What is known of the classes and types of each of several tasks."""
+    for name, value in mapping(mapping(evaluation).get("tasks")).items():
+        found = mapping(value)
+        yield {
+            "name": name,
+            "rows": int(number(found.get("rows")) or 0),
+            "classes": report_classes.classes(found),
+            "entities": report_entities.entities(found),
+        }
 
 
 def _subtitle(settings: Fields) -> str:

@@ -265,7 +265,7 @@ def _odds(p: float | None) -> str:
 
 def _verdict(name: str, fields: Fields) -> Verdict:
     word, tone = _judge(fields)
-    label, meaning = MEANINGS.get(name, (name.replace("_", " "), ""))
+    label, meaning = _meaning(name)
     interval, change = _interval(fields.get("interval")), number(fields.get("difference"))
     difference, low, high = signed(change, *(interval or (None, None)))
     rows = number(fields.get("rows"))
@@ -317,8 +317,15 @@ def _bar(interval: tuple[float, float] | None, difference: float | None) -> Bar 
     return Bar(round(left, 2), round(right - left, 2), round(middle, 2))
 
 
+def _meaning(name: str) -> tuple[str, str]:
+    """Label and meaning of a figure; of one of several tasks, with the task's name before it."""
+    task, dot, plain = name.rpartition(".")
+    label, meaning = MEANINGS.get(plain, (plain.replace("_", " "), ""))
+    return (f"{task}: {label}" if dot else label), meaning
+
+
 def _label(name: str) -> str:
-    label = MEANINGS.get(name, (name.replace("_", " "), ""))[0]
+    label = _meaning(name)[0]
     # "Perplexity" stands inside a sentence; "BLEU" and "chrF" keep their capitals.
     return label.lower() if label[1:].islower() else label
 

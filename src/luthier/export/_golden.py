@@ -13,13 +13,15 @@ from torch import Tensor
 
 from luthier.codecs import pair_codec
 from luthier.core.errors import UserError
-from luthier.core.records import Example, Origin, Segment, Turn
+from luthier.core.records import Batch, Example, Origin, Segment, Turn
 from luthier.core.rundir import RunDir, read_lines
 from luthier.data.batching import collate
 from luthier.data.template import TokenizerCodec
 from luthier.models.embedder import EmbeddingModel
 from luthier.models.heads import ClassifierModel
+from luthier.models.language_model import VocabularyModel
 from luthier.models.load import PAIR, Loaded, read_note
+from luthier.models.several import SeveralModel
 from luthier.models.trunk import TrunkModel
 
 #: Asked where a run kept no samples.
@@ -75,15 +77,38 @@ def prompts(run: RunDir, loaded: Loaded) -> list[list[int]]:
 
 def answer(model: TrunkModel, prompt: Sequence[int]) -> Tensor:
     """A model's logits on a prompt: of every token, or of its classes."""
+    if isinstance(model, SeveralModel):
+        return all_logits(model, prompt)
     if isinstance(model, ClassifierModel | EmbeddingModel):
         return class_logits(model, prompt)
     return logits(model.module, prompt)
 
 
+def all_logits(model: SeveralModel, prompt: Sequence[int]) -> Tensor:
+    """``[n]``, of every head on one prompt, laid end to end."""
+    batch = _alone(model, prompt)
+    model.module.eval()
+    found = []
+    with torch.no_grad():
+        for part in model.head.parts:
+            view = model.view(part.name)
+            states = view.hidden(batch)
+            if isinstance(view, VocabularyModel):
+                found.append(view.logits(states))
+                continue
+            rows = torch.arange(1 if part.kind == "classification" else len(states))
+            found.append(view.outputs(part.kind, view.pooled(batch, states, rows)))
+    return torch.cat([each.float().flatten() for each in found])
+
+
+def _alone(model: TrunkModel, prompt: Sequence[int]) -> Batch:
+    example = Example((Segment(np.array(prompt, dtype=np.int64)),), {}, Origin("golden prompt", 1))
+    return collate([example], layout="padded", **model.layout)
+
+
 def class_logits(model: ClassifierModel | EmbeddingModel, prompt: Sequence[int]) -> Tensor:
     """``[1, K]`` of a classifier, or a text's vector ``[1, H]``, one prompt at a time."""
-    example = Example((Segment(np.array(prompt, dtype=np.int64)),), {}, Origin("golden prompt", 1))
-    batch = collate([example], layout="padded", **model.layout)
+    batch = _alone(model, prompt)
     model.module.eval()
     with torch.no_grad():
         pooled = model.pooled(batch, model.hidden(batch), torch.zeros(1, dtype=torch.long))

@@ -15,7 +15,7 @@ from luthier.core import kinds
 from luthier.core.contracts import Method
 from luthier.core.rundir import RunDir
 from luthier.export import _golden
-from luthier.models import embedder, heads
+from luthier.models import embedder, heads, several
 from luthier.models.load import PAIR, Loaded, read_note, save_note
 from luthier.models.worlds import WORLDS
 
@@ -47,6 +47,9 @@ def logits(folder: Path, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     if (folder / heads.HEAD_FILE).is_file():
         model = heads.ClassifierModel(heads.PooledClassifier.from_pretrained(folder))
         return [_golden.class_logits(model, prompt) for prompt in prompts]
+    if several.saved(folder):
+        many = several.SeveralModel(several.SeveralHeads.from_pretrained(folder))
+        return [_golden.all_logits(many, prompt) for prompt in prompts]
     head = read_note(folder).get("head")
     if head is not None and head["kind"] == embedder.HEAD:
         trunk = transformers.AutoModel.from_pretrained(folder, local_files_only=True)

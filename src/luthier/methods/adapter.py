@@ -1,9 +1,10 @@
 """Bottleneck adapters: a few trained layers inside frozen blocks.
 
 ``h + U f(D h)`` behind a sub-layer, ``U`` zero at the start: behind attention and feed-forward
-(Houlsby et al. 2019, arXiv 1902.00751) or the feed-forward alone (Pfeiffer et al. 2021,
-arXiv 2005.00247). What is saved is the adapter and a fresh head; see
-:mod:`luthier.ops.bottleneck`, also for several side by side on one model.
+(Houlsby et al. 2019, arXiv 1902.00751; a decoder that reads an encoder has two attentions) or the
+feed-forward alone (Pfeiffer et al. 2021, arXiv 2005.00247). Of an encoder-decoder both stacks have
+them. What is saved is the adapter and a fresh head; see :mod:`luthier.ops.bottleneck`, also for
+several side by side on one model.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 What lies low in a pretrained model is general: training a fourth of BERT's or RoBERTa's layers,
 the last ones, keeps 90 % of what full fine-tuning gives (Lee et al. 2019, arXiv 1911.03090).
 Nothing below the lowest trained layer changes, so that its output is computed once and kept.
+
+An encoder-decoder's layers count from the encoder's first to the decoder's last: as many as the
+encoder has freeze the encoder, whose output is then kept; more of them go on in the decoder, and
+fewer leave the rest of the encoder trained, with nothing kept.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ class Config(KindConfig):
 
     kind: str = "freeze"
     layers: int | None = Field(default=None, ge=0)
-    """Freeze so many layers from below, and the embeddings; 0 is the embeddings alone."""
+    """Freeze so many layers from below, and the embeddings; 0 is the embeddings alone. An encoder's
+    come before its decoder's."""
     last: int | None = Field(default=None, ge=1)
     """Freeze all but the last so many layers; 2 if nothing else is said."""
     pattern: str | None = Field(default=None, min_length=1)

@@ -80,6 +80,14 @@ class Method(PlainMethod):
                 f"'head' trains a fresh head, and '{objective.config.kind}' has none: a text's "
                 "vector is the trunk's own; take lora or full"
             )
+        parts = [part for head in objective.heads for part in head.parts]
+        if parts and self.config.solver != "steps":
+            return "'head' solves for one head at a time, and there are several: solver: steps"
+        if pretrained := [p.name for p in parts if p.kind in ("lm", "masked_lm")]:
+            return (
+                f"'head' trains fresh heads, and task '{pretrained[0]}' reads the language-model "
+                "head, which is pretrained: take lora or full"
+            )
         if any(head.kind in ("lm", "masked_lm") for head in objective.heads):
             return (
                 f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "

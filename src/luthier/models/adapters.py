@@ -11,6 +11,7 @@ from torch import nn
 
 from luthier.core.errors import UserError
 from luthier.models.heads import PooledClassifier
+from luthier.models.several import SeveralHeads
 from luthier.ops import bottleneck
 from luthier.ops.quantized import peft
 
@@ -42,7 +43,7 @@ def put_on(module: nn.Module, folder: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            if isinstance(module, PooledClassifier):
+            if isinstance(module, PooledClassifier | SeveralHeads):
                 module.trunk = PeftModel.from_pretrained(module.trunk, folder)
                 module.load_head(Path(folder))
                 return module

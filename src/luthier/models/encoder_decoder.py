@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luthier.core.contracts_models import STATES
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.recipe import ModelSpec
 from luthier.core.records import Batch, SegmentTable
@@ -54,6 +56,7 @@ class EncoderDecoderModel(CausalModel):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
+        self._like: Tensor | None = None
         for layer in self.base.modules():
             if hasattr(layer, "compute_bias") and not hasattr(layer, "bias_by_segment"):
                 layer.bias_by_segment = layer.register_forward_pre_hook(
@@ -123,17 +126,58 @@ class EncoderDecoderModel(CausalModel):
         states = self._packed(batch) if batch.packed else self._padded(batch)
         return states[: batch.size] if batch.packed else states.index_select(0, batch.index)
 
+    @property
+    def lower_stream(self) -> str:
+        """The segments whose tokens :meth:`lower` gives a state."""
+        return "source"
+
+    def divide(self, depth: int) -> str | None:
+        """:meth:`lower` then means the encoder; why it cannot, or ``None``."""
+        if depth < int(self.config.num_hidden_layers):
+            return "of an encoder-decoder only a whole encoder's output can be kept"
+        return None
+
+    def lower(self, batch: Batch) -> Tensor:
+        """What the encoder gives: ``[N, H]`` of the sources' tokens in logical order."""
+        source = _source(batch)
+        self._attend(attention.NAME if batch.packed else self.padded_attention)
+        states = self._read(source)
+        self._like = states.detach()[:0, :0]
+        flat = states.flatten(0, 1)
+        return flat[: source.size] if source.packed else flat.index_select(0, source.index)
+
+    def _read(self, source: Batch, kept: Tensor | None = None) -> Tensor:
+        """The encoder's states as it gives them, ``[1, N, H]`` or ``[rows, T, H]``, or those kept.
+
+        Args:
+            source: what it reads.
+            kept: ``[N, H]`` of its tokens in logical order; none of a batch that is no work.
+        """
+        encoder = self.base.get_encoder()
+        if kept is not None:
+            assert self._like is not None, "the encoder was never run"
+            kept = kept.to(self._like.dtype)
+            if source.packed:
+                return F.pad(kept, (0, 0, 0, source.tokens.shape[1] - len(kept)))[None]
+            row = kept.new_zeros(source.tokens.numel(), kept.shape[1])
+            row.index_copy_(0, source.index[: len(kept)], kept)
+            return row.view(*source.tokens.shape, -1)
+        if not source.packed:
+            read = encoder(input_ids=source.tokens, attention_mask=source.attention_mask)
+        else:
+            with positioned(encoder, source.positions):
+                read = encoder(input_ids=source.tokens, segments=source.segments)
+        states: Tensor = read.last_hidden_state
+        return states
+
     def _packed(self, batch: Batch) -> Tensor:
-        source = batch.source
-        assert source is not None, "an encoder-decoder without a source"
+        source = _source(batch)
         self._attend(attention.NAME)
-        encoder, decoder = self.base.get_encoder(), self.base.get_decoder()
-        with positioned(encoder, source.positions):
-            read = encoder(input_ids=source.tokens, segments=source.segments)
+        read, decoder = self._read(source, _kept(batch)), self.base.get_decoder()
         with positioned(decoder, batch.positions):
             out = decoder(
                 input_ids=batch.tokens,
-                encoder_hidden_states=read.last_hidden_state,
+                encoder_hidden_states=read,
                 use_cache=False,
                 segments=batch.segments,
                 read=source.segments,
@@ -142,18 +186,16 @@ class EncoderDecoderModel(CausalModel):
         return states
 
     def _padded(self, batch: Batch) -> Tensor:
-        source = batch.source
-        assert source is not None, "an encoder-decoder without a source"
+        source = _source(batch)
         self._attend(self.padded_attention)
-        encoder, decoder = self.base.get_encoder(), self.base.get_decoder()
-        read = encoder(input_ids=source.tokens, attention_mask=source.attention_mask)
+        read, decoder = self._read(source, _kept(batch)), self.base.get_decoder()
         inner = set(batch.segments.parents)
         leaves = [i for i in range(len(batch.segments.parents)) if i not in inner]
         rows = torch.tensor([batch.segments.sources[i] for i in leaves], device=self.device)
         out = decoder(
             input_ids=batch.tokens,
             attention_mask=batch.attention_mask,
-            encoder_hidden_states=read.last_hidden_state.index_select(0, rows),
+            encoder_hidden_states=read.index_select(0, rows),
             encoder_attention_mask=source.attention_mask.index_select(0, rows),
             use_cache=False,
         )
@@ -209,6 +251,17 @@ class EncoderDecoderModel(CausalModel):
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
             packs = False
         return _Known(packs, scale)
+
+
+def _source(batch: Batch) -> Batch:
+    assert batch.source is not None, "an encoder-decoder without a source"
+    return batch.source
+
+
+def _kept(batch: Batch) -> Tensor | None:
+    """What a batch brings of its encoder's output."""
+    table = batch.targets.get(STATES)
+    return None if table is None else table["state"]
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class World:
     Attributes:
         auto: transformers' own loader of such models is ``AutoModelFor`` and this; empty where it
             is plain ``AutoModel``.
-        model: such a module as objectives see it; it has ``check()``.
+        model: such a module as objectives see it, or one head of several on a module.
         kept: name and config to the head that a folder or hub model comes with, if it is one.
         build: name, head, options of ``from_pretrained``, config and seed to a module, and what
             was decided, in words.
@@ -65,7 +65,7 @@ class World:
     """
 
     auto: str
-    model: Callable[[nn.Module], Any]
+    model: Callable[..., Any]
     kept: Callable[[str, Any], Head | None]
     build: Callable[[str, Head, dict[str, Any], Any, int], tuple[nn.Module, list[str]]]
     empty: Callable[[str, Head, Any, dict[str, Any]], nn.Module]

@@ -186,8 +186,9 @@ def own_head(base: Any, rows: Tensor) -> Tensor:
     if hasattr(base, "drop") and hasattr(base, "head"):  # ModernBERT
         return cast("Tensor", base.classifier(base.drop(base.head(rows))))
     features = rows[:, None]
-    if getattr(base.base_model, "pooler", None) is not None:  # BERT
-        return cast("Tensor", base.classifier(base.dropout(base.base_model.pooler(features))))
+    pooler = getattr(base, "own_pooler", None) or getattr(base.base_model, "pooler", None)
+    if pooler is not None:  # BERT
+        return cast("Tensor", base.classifier(base.dropout(pooler(features))))
     return cast("Tensor", base.classifier(features))  # RoBERTa and its kin
 
 

@@ -23,6 +23,7 @@ from luthier.models.heads import ClassifierModel
 from luthier.models.language_model import CausalModel
 from luthier.models.layers import student
 from luthier.models.masked_lm import MaskedModel
+from luthier.models.several import SeveralModel
 from luthier.models.token_heads import TaggerModel
 from luthier.ops import bottleneck
 from luthier.ops.quantized import exact, nbytes, numel
@@ -59,7 +60,7 @@ class Loaded:
         new_tokens: what was added to the base's tokenizer.
     """
 
-    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel | EmbeddingModel
+    model: CausalModel | ClassifierModel | TaggerModel | MaskedModel | EmbeddingModel | SeveralModel
     tokenizer: Any
     name: str
     said: list[str] = field(default_factory=list)
@@ -131,7 +132,7 @@ def load(
     spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
     where, base, options = _found(spec)
     own = _adapter_head(where) if where.kind == "adapter" else None
-    if own is not None and head is not None and (head.kind, head.labels) != (own.kind, own.labels):
+    if own is not None and head is not None and head.reads != own.reads:
         other = "classifies into other classes" if head.kind == own.kind else "has another head"
         raise RecipeError(
             f"the adapter '{spec.name}' {other}",
@@ -362,7 +363,7 @@ def _weights(
 
 def _adapter_head(where: Where) -> Head | None:
     kept = read_note(Path(where.name)).get("head")
-    return None if kept is None else Head(**{**kept, "labels": tuple(kept["labels"])})
+    return None if kept is None else Head.of(kept)
 
 
 def _tokenizer(where: Where, options: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from luthier.models import heads, new_tokens
 from luthier.models.encoder_decoder import auto_class, language_model
 from luthier.models.layers import shortened
 from luthier.models.load import Loaded, base_of, from_scratch, locate, tokenizer_of
+from luthier.models.several import SeveralHeads
 from luthier.models.worlds import WORLDS
 from luthier.ops import bottleneck
 from luthier.ops.quantized import peft
@@ -47,7 +48,7 @@ def skeleton(
     elif where.kind == "adapter" and spec.layers is None:
         with torch.device("meta"):
             asked = peft().PeftConfig.from_pretrained(where.name)
-            if isinstance(module, heads.PooledClassifier):
+            if isinstance(module, heads.PooledClassifier | SeveralHeads):
                 module.trunk = peft().get_peft_model(module.trunk, asked)
             else:
                 module = peft().get_peft_model(module, asked)

@@ -21,17 +21,19 @@ class TrunkModel:
 
     Args:
         module: what is trained and saved.
+        head: of several on one trunk the one that is meant.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, head: nn.Module | None = None) -> None:
         self.module = module
+        self._head = head
         self._halves: Halves | None = None
         attention.register()
 
     @property
     def base(self) -> Any:
         """The transformers model without the adapter's wrapping (its layers stay adapted)."""
-        return unwrapped(self.module)
+        return unwrapped(self.module) if self._head is None else self._head
 
     @property
     def config(self) -> Any:
@@ -108,9 +110,15 @@ class TrunkModel:
         with self._halves.above(kept["state"], batch.tokens.shape[1]):
             return _ordered(self._run(batch), batch)
 
-    def divide(self, depth: int) -> None:
-        """From now on :meth:`lower` means the lowest ``depth`` blocks; none where it is 0."""
-        self._halves = Halves(self.module, depth) if depth else None
+    @property
+    def lower_stream(self) -> str:
+        """The segments whose tokens :meth:`lower` gives a state."""
+        return "main"
+
+    def divide(self, depth: int) -> str | None:
+        """:meth:`lower` then means the lowest ``depth`` blocks; why it cannot, or ``None``."""
+        self._halves = Halves(self.module, depth)
+        return None
 
     def lower(self, batch: Batch) -> Tensor:
         """What the lowest blocks of :meth:`divide` give: ``[N, H]`` in logical order."""
@@ -151,8 +159,9 @@ class TrunkModel:
         return states if prompt is None else states[:, len(prompt) :]
 
     def _attend(self, name: str) -> None:
-        if self.base.config._attn_implementation != name:
-            self.base.set_attn_implementation(name)
+        whole = unwrapped(self.module)
+        if whole.config._attn_implementation != name:
+            whole.set_attn_implementation(name)
 
 
 def _ordered(states: Tensor, batch: Batch) -> Tensor:

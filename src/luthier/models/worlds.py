@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.core.contracts import Head
-from luthier.models import embedder, heads, masked_lm, token_heads
+from luthier.models import embedder, several
 from luthier.models.headed import World
 
 #: ``Head.kind`` -> how models with such a head are made.
 WORLDS: Mapping[str, World] = {
-    "classification": heads.WORLD,
-    token_heads.HEAD: token_heads.WORLD,
-    masked_lm.HEAD: masked_lm.WORLD,
+    **{kind: world for kind, world in several.SINGLE.items() if kind != "lm"},
     embedder.HEAD: embedder.WORLD,
+    several.HEAD: several.WORLD,
 }
 
 

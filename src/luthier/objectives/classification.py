@@ -135,6 +135,11 @@ class Objective:
         settings = {"problem_type": problem, "classes": classes, **weights}
         return Objective(self.config.model_copy(update=settings))
 
+    def look_ahead(self, records: Sequence[Record], codec: Codec) -> None:
+        """Texts that :meth:`encode` is about to be given."""
+        known = [record for record in records if isinstance(record, Labelled)]
+        codec.ahead(texts=[text for r in known for text in (r.text, r.pair) if text is not None])
+
     def encode(self, record: Record, codec: Codec) -> Example:
         """A text or a pair as one segment, with its label."""
         assert isinstance(record, Labelled)

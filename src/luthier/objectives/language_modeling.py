@@ -44,6 +44,13 @@ class Objective:
         """The language-model head."""
         return (Head("lm"),)
 
+    def look_ahead(self, records: Sequence[Record], codec: Codec) -> None:
+        """Conversations and documents that :meth:`encode` is about to be given."""
+        codec.ahead(
+            (record.turns for record in records if isinstance(record, Conversation)),
+            (record.text for record in records if isinstance(record, Text)),
+        )
+
     def encode(self, record: Record, codec: Codec) -> Example:
         """A document (or a rendered conversation) as one segment, every token learned."""
         if isinstance(record, Text):

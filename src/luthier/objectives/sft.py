@@ -60,6 +60,11 @@ class Objective:
         """The language-model head."""
         return (Head("lm"),)
 
+    def look_ahead(self, records: Sequence[Record], codec: Codec) -> None:
+        """Conversations that :meth:`encode` is about to be given."""
+        if self.config.train_on != "last_turn":
+            codec.ahead(r.turns for r in records if isinstance(r, Conversation))
+
     def encode(self, record: Record, codec: Codec) -> Example:
         """A conversation as one segment, a tree as a tree; targets are the turns learned."""
         if isinstance(record, ConversationTree):

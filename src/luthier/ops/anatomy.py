@@ -1,7 +1,9 @@
 """Where the parts of a transformer lie, whatever its architecture calls them.
 
 A parameter's place is 0 below the blocks (embeddings), ``i + 1`` in block ``i`` of ``L``, and
-``L + 1`` above them (last norm, heads).
+``L + 1`` above them (last norm, heads). Of an encoder-decoder the encoder's blocks are the lower
+ones, for every block of the decoder reads what they give; the encoder's last norm lies in its last
+block's place, and the embeddings of both sides below.
 """
 
 from __future__ import annotations
@@ -30,24 +32,37 @@ def trunk(model: nn.Module) -> nn.Module:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, lowest first: the outermost list of as many as there are layers.
+    """The transformer blocks, lowest first, an encoder's before its decoder's.
 
     Raises:
-        UserError: an architecture without such a list, or with two.
+        UserError: an architecture in which they are not found.
     """
-    config = cast("Any", unwrapped(model)).config.get_text_config()
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            "an encoder-decoder has two lists of layers, and this goes by the depth of one",
-            cure="take a method that needs none: full or lora",
-            code="architecture",
-        )
-    wanted = int(config.num_hidden_layers)
-    for module in model.modules():
+    return [block for _, own in stacks(model) for block in own]
+
+
+def stacks(model: nn.Module) -> list[tuple[nn.Module, list[nn.Module]]]:
+    """Each stack with its blocks: one, or an encoder and the decoder that reads it.
+
+    Raises:
+        UserError: an architecture in which they are not found.
+    """
+    inner = unwrapped(model)
+    config = inner.config.get_text_config()
+    layers = int(config.num_hidden_layers)
+    if not getattr(config, "is_encoder_decoder", False):
+        return [(model, _listed(model, layers))]
+    reads, writes = inner.get_encoder(), inner.get_decoder()
+    writing = int(getattr(config, "num_decoder_layers", None) or config.decoder_layers)
+    return [(reads, _listed(reads, layers)), (writes, _listed(writes, writing))]
+
+
+def _listed(stack: nn.Module, wanted: int) -> list[nn.Module]:
+    """The outermost list of as many modules as there are layers."""
+    for module in stack.modules():
         if isinstance(module, nn.ModuleList) and len(module) == wanted:
             return list(module)
     raise UserError(
-        f"no list of {wanted} blocks is found in '{config.model_type}'",
+        f"no list of {wanted} blocks is found in '{type(unwrapped(stack)).__name__}'",
         cure="take a method that needs none: full or lora",
         code="architecture",
     )
@@ -65,9 +80,13 @@ def places(model: nn.Module) -> dict[str, int]:
     """Every parameter's place, by name; see the module.
 
     Parameters that a module registers before its blocks lie below them, as every embedding does;
-    one that is tied to an embedding is that embedding.
+    one that is tied to an embedding is that embedding. In two stacks embeddings go by their name:
+    a norm of theirs is registered behind the blocks (BART).
     """
-    parts = blocks(model)
+    sides = stacks(model)
+    parts, two = [block for _, own in sides for block in own], len(sides) > 1
+    encoder, lower = sides[0]
+    ends = {id(p): len(lower) for p in encoder.parameters()} if two else {}
     inside = {id(p): i + 1 for i, block in enumerate(parts) for p in block.parameters()}
     above = {id(p) for head in head_parts(model) for p in head.parameters()}
     embeddings = getattr(trunk(model), "get_input_embeddings", lambda: None)()
@@ -83,10 +102,10 @@ def places(model: nn.Module) -> dict[str, int]:
         reached = reached or key in inside
         if key in inside:
             found[name] = inside[key]
-        elif key in below or (not reached and key not in above):
+        elif key in below or (key not in above and (not reached or (two and "embed" in name))):
             found[name] = 0
         else:
-            found[name] = len(parts) + 1
+            found[name] = ends.get(key, len(parts) + 1)
     return found
 
 
@@ -98,8 +117,23 @@ def frozen_depth(model: nn.Module) -> int:
 
 
 def below(model: nn.Module, depth: int) -> Iterator[nn.Module]:
-    """Every module of the trunk that lies in no block from ``depth`` on, and in no head."""
-    yield from _outside(model, [*blocks(model)[depth:], *head_parts(model)])
+    """Every module of the trunk that lies in no block from ``depth`` on, and in no head.
+
+    Of two stacks what lies beside the blocks goes with the last of them: dropout of T5's decoder
+    is for its first input and its last output.
+    """
+    sides = stacks(model)
+    parts = [block for _, own in sides for block in own]
+    inside = {id(module) for block in parts[:depth] for module in block.modules()}
+    going_on: set[int] = set()
+    last = 0
+    for stack, own in sides if len(sides) > 1 else ():
+        last += len(own)
+        if depth < last:
+            going_on |= {id(module) for module in stack.modules()} - inside
+    for module in _outside(model, [*parts[depth:], *head_parts(model)]):
+        if id(module) not in going_on:
+            yield module
 
 
 def whole(model: nn.Module) -> Iterator[nn.Module]:

@@ -34,7 +34,7 @@ WEIGHTS = "bottleneck.safetensors"
 DEFAULT = "default"
 #: Attribute of a matrix that adapters sit on, and of a model that has some.
 _SLOT, _OWN = "bottlenecks", "_bottlenecks"
-_SUBLAYERS = ("attention", "feed_forward")
+_SUBLAYERS = ("attention", "cross_attention", "feed_forward")
 
 Placement = Literal["pfeiffer", "houlsby"]
 Activation = Literal["relu", "gelu", "silu", "tanh"]
@@ -64,8 +64,8 @@ class Shape:
 
     @property
     def sublayers(self) -> tuple[str, ...]:
-        """The sub-layers of a block that have one."""
-        return _SUBLAYERS if self.placement == "houlsby" else _SUBLAYERS[1:]
+        """The sub-layers that have one, of those that a block has."""
+        return _SUBLAYERS if self.placement == "houlsby" else _SUBLAYERS[-1:]
 
 
 class Bottleneck(nn.Module):
@@ -142,7 +142,8 @@ class Adapters:
         found = [sublayers(block, hidden) for block in anatomy.blocks(self._model)]
         for matrices in found:
             for sublayer in shape.sublayers:
-                _slot(matrices[sublayer])[name] = _fitting(matrices[sublayer], hidden, shape)
+                if (matrix := matrices.get(sublayer)) is not None:
+                    _slot(matrix)[name] = _fitting(matrix, hidden, shape)
         self.shapes[name] = shape
 
     def load(self, folder: str | Path, name: str = DEFAULT) -> None:
@@ -325,13 +326,13 @@ def refuse(model: nn.Module) -> None:
 
 
 def sublayers(block: nn.Module, hidden: int) -> dict[str, nn.Module]:
-    """The output matrices of a block's attention and of its feed-forward part.
+    """The output matrices of a block's attention, cross-attention and feed-forward part.
 
     The last matrix of each, as every block registers them: the one that comes back to the hidden
-    size.
+    size. A decoder that reads an encoder has two attentions, its own before the other.
 
     Raises:
-        UserError: a block of another build: experts, cross-attention, or none of the two.
+        UserError: a block of another build: experts, a third attention, or not one of each.
     """
     matrices = {
         name: module
@@ -339,20 +340,34 @@ def sublayers(block: nn.Module, hidden: int) -> dict[str, nn.Module]:
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
         if f".{_SLOT}." not in f".{name}."
     }
-    attention = [n for n in matrices if "attn" in n.lower() or "attention" in n.lower()]
-    others = [n for n in matrices if n not in attention]
-    strange = [n for n in matrices if "cross" in n.lower() or "expert" in n.lower()]
-    parts = (attention, others)
-    if strange or not 2 <= len(others) <= 3 or not attention or len(attention) > 6:
+    parts: dict[str, list[str]] = {}
+    for name in matrices:
+        parts.setdefault(_attention(name), []).append(name)
+    inner = parts.pop("", [])
+    strange = [name for name in matrices if "expert" in name.lower()]
+    whole = 1 <= len(parts) <= 2 and all(len(names) <= 6 for names in parts.values())
+    if strange or not whole or not 2 <= len(inner) <= 3:
         strange = strange or [*matrices]
-    elif all(_out(matrices[part[-1]]) == hidden for part in parts):
-        return {s: matrices[part[-1]] for s, part in zip(_SUBLAYERS, parts, strict=True)}
+    else:
+        ends = [matrices[names[-1]] for names in (*parts.values(), inner)]
+        kinds = _SUBLAYERS if len(parts) == 2 else (_SUBLAYERS[0], _SUBLAYERS[-1])
+        if all(_out(matrix) == hidden for matrix in ends):
+            return dict(zip(kinds, ends, strict=True))
     raise UserError(
         f"the blocks of '{type(block).__name__}' are not one attention and one feed-forward part "
         f"({', '.join((strange or [*matrices])[:6])}): where adapters belong is not known",
         cure="take method: lora, or freeze",
         code="architecture",
     )
+
+
+def _attention(name: str) -> str:
+    """The path to the attention that a matrix is of; empty of a feed-forward part's."""
+    path = name.split(".")
+    for end, part in enumerate(path, 1):
+        if "attn" in part.lower() or "attention" in part.lower():
+            return ".".join(path[:end])
+    return ""
 
 
 def _out(matrix: Any) -> int:

@@ -44,7 +44,8 @@ PROMPTS = Code(
 #: raises is a value that it does not take.
 FAULTS: Mapping[str, Code] = {
     **dict.fromkeys(
-        ("no-file", "file", "suffix", "unpack", "parquet", "no-rows", "source", "stalled"), FILE
+        ("no-file", "file", "suffix", "unpack", "parquet", "arrow", "no-rows", "source", "stalled"),
+        FILE,
     ),
     **dict.fromkeys(
         ("hub", "hub-config", "hub-missing", "hub-offline", "hub-script", "hub-split"), FILE

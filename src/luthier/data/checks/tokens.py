@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Code, Finding
 from luthier.core.records import Example, Record
@@ -163,6 +164,8 @@ class Judge:
 
 def judged(example: Example, tokens: Tokens) -> Iterable[Finding]:
     """What an example's ids and targets show."""
+    if isinstance(tokens.objective, Tasked):
+        _, example = tokens.objective.own(example)
     codec = tokens.codec
     ids = np.concatenate([segment.tokens for segment in example.segments])
     if len(ids) and int(ids.max()) >= tokens.embeddings:
