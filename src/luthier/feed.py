@@ -133,7 +133,8 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
     if any(head.kind == valued.HEAD for head in parts.objective.heads):
-        parts.loaded.model = valued.attach(module)
+        own = bool(getattr(parts.objective, "own_value_trunk", False))
+        parts.loaded.model = valued.attach(module, own_trunk=own)
     _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:

@@ -91,7 +91,36 @@ def test_a_whole_run(kind: str, tmp_path: Path) -> None:
     assert "Reward" in page
     assert shown[-1]["samples"][0]["origin"] in page
     [saved] = run.folder.model.glob("*.safetensors")
-    assert not any("value_head" in name for name in load_file(saved))
+    assert not any("value" in name for name in load_file(saved) if "proj" not in name)
+
+
+@pytest.mark.parametrize("method", ["full", {"kind": "lora", "rank": 4}], ids=["full", "lora"])
+def test_a_value_trunk_of_its_own_is_trained_and_not_saved(method: Any, tmp_path: Path) -> None:
+    ppo = {"kind": "ppo", "value_trunk": "own", "value_weight": 1.0}
+    recipe = {**online_recipe(tmp_path, ppo, max_steps=3), "method": method}
+    moved: dict[str, float] = {}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def look(self: OnlineLoop) -> None:
+            for name, parameter in self.parameters.items():
+                if "value_trunk" in name:
+                    gone = parameter.detach() - starts.setdefault(name, parameter.detach().clone())
+                    moved[name] = float(gone.abs().max())
+
+        starts: dict[str, torch.Tensor] = {}
+        plain = OnlineLoop._step
+
+        def stepping(self: OnlineLoop) -> None:
+            look(self)
+            plain(self)
+            look(self)
+
+        patch.setattr(OnlineLoop, "_step", stepping)
+        fitted(recipe)
+    assert moved
+    assert max(moved.values()) > 0
+    [saved] = RunDir(tmp_path).model.glob("*.safetensors")
+    assert not any("value_trunk" in name for name in load_file(saved))
 
 
 @pytest.mark.parametrize("kind", ["grpo", "ppo", "rloo", "reinforce", "best_of_n", "online_dpo"])

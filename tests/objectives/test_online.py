@@ -35,7 +35,7 @@ def policy(objective: Any) -> RunModels:
     module = builders.tiny("gpt2", torch.float64, **sizes)
     models = models_of(module)
     if len(objective.heads) > 1:
-        seen = valued.attach(module)
+        seen = valued.attach(module, own_trunk=getattr(objective, "own_value_trunk", False))
         torch.nn.init.normal_(seen.base.value_head.weight, std=0.3)
         models = RunModels(seen, models._method)
     models._method.keep_start(module)
@@ -82,6 +82,8 @@ def by_hand(
             logprobs = logits.log_softmax(-1)
             plain["now"] = logprobs.gather(1, ids[0, len(prompt) :, None])[:, 0]
             plain["entropy"] = -(logprobs.exp() * logprobs).sum(-1)
+            if hasattr(module, "value_trunk"):
+                states = module.value_trunk(ids).last_hidden_state[0, len(prompt) - 1 : -1]  # type: ignore[operator]
             if hasattr(module, "value_head"):
                 plain["value"] = module.value_head(states)[:, 0]  # type: ignore[operator]
             for name, (term, weight) in answer(plain).items():
@@ -220,6 +222,7 @@ def test_a_group_that_earned_the_same_is_not_kept() -> None:
         {"gamma": 0.9, "lam": 0.5, "whiten_advantages": False, "entropy": 0.01, "answers": 2},
         {"kl": 0.3, "kl_in": "loss", "value_clip": None, "clip_high": 0.4},
         {"kl": 0.0, "whiten_rewards": True, "missing_end_penalty": 1.0},
+        {"value_trunk": "own", "answers": 2},
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ policy's own trunk, whose loss is ``max((V - R)^2, (clip(V) - R)^2) / 2``.
 
 ``kl_target`` moves ``beta`` so that an answer's divergence stays near it: ``beta (1 + clip(kl /
 target - 1, -0.2, 0.2) answers / horizon)`` after each step (Ziegler et al.). Departure: the value
-head begins at zero and shares the trunk; a value model of its own would cost a second trunk.
+head begins at zero, not as a reward model.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ class Config(Repeated):
     """How far a value may move from what it was when the answer was sampled; null for no bound."""
     value_weight: float = Field(default=0.1, gt=0)
     """Factor of the value head's loss."""
+    value_trunk: Literal["shared", "own"] = "shared"
+    """Whether the value head reads the policy's trunk, or a copy of it that is trained beside it:
+    twice the memory, and a loss that does not move the policy."""
     entropy: float = Field(default=0.0, ge=0)
     """Factor of a bonus for undecided tokens, which keeps answers different."""
     gamma: float = Field(default=1.0, gt=0, le=1)
@@ -100,6 +103,7 @@ class Objective(OnlineObjective):
         self.needs_old = True
         self.needs_reference = config.kl > 0 or config.kl_stop is not None
         self.watched = frozenset({"entropy", "clipped", "value_clipped"})
+        self.own_value_trunk = config.value_trunk == "own"
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -190,5 +194,6 @@ class Objective(OnlineObjective):
 def _values(model: Any, batch: Batch, hidden: Tensor) -> Tensor:
     """``[R]``, what is expected before each sampled token."""
     assert isinstance(model, HeadedModel), "a policy without a value head"
-    rows = hidden.index_select(0, batch.targets["lm"]["position"])
+    states = model.valued(batch, hidden) if hasattr(model, "valued") else hidden
+    rows = states.index_select(0, batch.targets["lm"]["position"])
     return model.outputs("value", rows)[:, 0]
