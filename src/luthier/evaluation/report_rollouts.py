@@ -55,7 +55,10 @@ def charts(run: Contents) -> list[Chart]:
     if len(parts) > 1:
         lines += [
             Series(
-                name.removeprefix("reward_"), f"term-{i % 4 + 1}", _rolled(run, name), noisy=True
+                name.removeprefix("reward_"),
+                f"term-{(i + 2) % 4 + 1}",
+                _rolled(run, name),
+                noisy=True,
             )
             for i, name in enumerate(parts)
         ]

@@ -82,7 +82,8 @@ class Rollout:
             table = example.targets[head]
             rows = len(table["segment"])
             more = {name: column[at : at + rows] for name, column in plain.items()}
-            targets: dict[str, Table] = {**example.targets, head: {**table, **more}}
+            wider: dict[str, Array] = {**table, **more}
+            targets: dict[str, Table] = {**example.targets, head: wider}
             made.append(replace(example, targets=targets))
             at += rows
         return made
@@ -114,7 +115,7 @@ def grouped(
         "segment": np.repeat(numbers, sizes).astype(np.int64),
         "sampled_logprob": np.array(said, dtype=np.float32),
     }
-    earned: Table = {"segment": numbers.astype(np.int64), **columns}
+    earned: dict[str, Array] = {"segment": numbers.astype(np.int64), **columns}
     return Example(tuple(segments), {"lm": table, "answer": earned}, record.origin)
 
 
