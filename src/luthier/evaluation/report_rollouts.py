@@ -52,16 +52,9 @@ def charts(run: Contents) -> list[Chart]:
         Series("Training", "train", _rolled(run, "reward"), noisy=True),
         Series("Held out", "validation", _validated(run), marks=True),
     ]
-    if len(parts) > 1:
-        lines += [
-            Series(
-                name.removeprefix("reward_"),
-                f"term-{(i + 2) % 4 + 1}",
-                _rolled(run, name),
-                noisy=True,
-            )
-            for i, name in enumerate(parts)
-        ]
+    for i, name in enumerate(parts if len(parts) > 1 else ()):
+        label, style = name.removeprefix("reward_"), f"term-{(i + 2) % 4 + 1}"
+        lines.append(Series(label, style, _rolled(run, name), noisy=True))
     drawn = [chart("reward", "Reward", lines)]
     for key, title, figures in _CHARTS:
         known = [(name, label) for name, label in figures.items() if name in names]
