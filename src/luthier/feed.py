@@ -62,7 +62,6 @@ def feed(
         parts.method.keep_start(module)
     data = _data(parts, backend, plan)
     if isinstance(parts.objective, OnlineObjective):
-        _compile(parts, 0)
         return data, parts.loaded.model
     if isinstance(parts.objective, FrozenColumns):
         data = _with_columns(parts, backend, data, say)

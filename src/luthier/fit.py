@@ -30,7 +30,7 @@ from luthier.models import content, valued
 from luthier.models.load import count_parameters
 from luthier.models.plan import inner_size
 from luthier.models.run_models import RunModels
-from luthier.rollouts import PolicyRollouts
+from luthier.rollouts import PolicyRollouts, notices
 
 Say = Callable[[str], None]
 
@@ -208,11 +208,14 @@ def _announce(
         groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
         if said := rates.described(groups, peak_rate(parts)):
             say(f"learning rates: {said}")
-        noun = "prompts" if isinstance(parts.objective, OnlineObjective) else "examples"
+        online = isinstance(parts.objective, OnlineObjective)
+        noun = "prompts" if online else "examples"
         say(
             f"{data.total:,} steps of {parts.recipe.training.batch_size} {noun}, "
             f"{choices['token_budget']:,} tokens at most in a micro-batch"
         )
+        for line in notices(parts) if online else ():
+            say(line)
     say(
         f"{choices['precision']} on {backend.device}, {choices['threads']} threads "
         f"({choices['because']})"

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from luthier.assemble import Parts
 from luthier.core.contracts import OnlineObjective
@@ -153,6 +154,17 @@ class PolicyRollouts:
         return max(1, min(_ROWS, room // each))
 
 
+def notices(parts: Parts) -> list[str]:
+    """What a recipe asks for and a run that samples leaves out, in words."""
+    module = parts.loaded.model.module
+    config = parts.loaded.model.config
+    own = (value for name, value in vars(config).items() if "dropout" in name or "pdrop" in name)
+    layers = (layer.p for layer in module.modules() if isinstance(layer, nn.Dropout))
+    if not any(isinstance(share, float) and share > 0 for share in (*own, *layers)):
+        return []
+    return ["dropout is off: with it, the policy would not be the one that sampled"]
+
+
 def _check(parts: Parts) -> None:
     kind = parts.recipe.objective.kind
     if not isinstance(parts.loaded.model, CausalModel):
@@ -166,6 +178,12 @@ def _check(parts: Parts) -> None:
     if parts.recipe.training.neftune_alpha is not None:
         raise RecipeError(
             f"training.neftune_alpha: noise would part the policy from its own samples ('{kind}')",
+            cure="leave it out",
+            code="pairing",
+        )
+    if parts.recipe.training.compile:
+        raise RecipeError(
+            f"training.compile: '{kind}' also decodes token by token, which compiled blocks do not",
             cure="leave it out",
             code="pairing",
         )

@@ -227,6 +227,15 @@ def test_the_policy_is_still_while_it_learns_from_its_own_answers(tmp_path: Path
     assert steps(tmp_path)[0]["rollout"]["mismatch"] < 1e-5
 
 
+def test_that_dropout_is_off_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    luthier.train(online_recipe(tmp_path / "with", max_steps=1))
+    assert "dropout is off" in capsys.readouterr().out
+    recipe = online_recipe(tmp_path / "without", max_steps=1)
+    recipe["model"]["config"]["attention_dropout"] = 0.0
+    luthier.train(recipe)
+    assert "dropout is off" not in capsys.readouterr().out
+
+
 # Stops, replacements, refusals
 
 
@@ -260,6 +269,7 @@ def test_prompts_that_teach_nothing_are_replaced(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"training": {"neftune_alpha": 5}}, "neftune_alpha"),
+        ({"training": {"compile": True}}, "compile"),
         ({"training": {"token_budget": 20}}, "tokens"),
         ({"training": {"early_stopping": {"metric": "policy"}}}, "policy"),
         ({"objective": {"kind": "grpo", "rewards": "exact", "max_new_tokens": 4}}, "right answer"),

@@ -154,7 +154,9 @@ class _Work:
         """Every answer's next token; those that are done with it leave."""
         self._device = logits.device
         wanted = [answer.draws[len(answer.tokens)] for answer in self._active]
-        found = self._choice.choose(logits, torch.tensor(wanted, device=logits.device))
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        numbers = torch.tensor(wanted, dtype=kind, device=logits.device)
+        found = self._choice.choose(logits, numbers)
         done = []
         pairs = zip(self._active, *(column.tolist() for column in found), strict=True)
         for row, (answer, token, logprob) in enumerate(pairs):
