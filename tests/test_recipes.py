@@ -17,7 +17,7 @@ import yaml
 
 import luthier
 from luthier.core.rundir import RunDir, read_lines
-from luthier.demo import sentences, tasks
+from luthier.demo import preferences, sentences, tasks
 from luthier.demo.support import write
 from luthier.ready import find_recipe, names
 
@@ -42,6 +42,11 @@ def _few(_folder: Path) -> list[str]:
 
 def _demo(folder: Path) -> list[str]:
     files = write(folder)
+    return [FEW, f"data.train={files['train']}", f"data.validation={files['test']}"]
+
+
+def _reward(folder: Path) -> list[str]:
+    files = preferences.write(folder)
     return [FEW, f"data.train={files['train']}", f"data.validation={files['test']}"]
 
 
@@ -165,6 +170,7 @@ def _pleased(folder: Path) -> list[str]:
 #: What stands in for a model or data that are not here; a recipe with neither takes a few rows.
 STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
+    "reward": _reward,
     "support": _support,
     "intents": _intents,
     "assistant-understanding": _encoder,

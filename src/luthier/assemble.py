@@ -19,14 +19,26 @@ from luthier.core.contracts import (
     Settling,
 )
 from luthier.core.contracts_beside import Answered
+from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_tasks import Tasked, of_task
 from luthier.core.contracts_text import Tokenized
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import RecipeError
 from luthier.core.findings import Findings
 from luthier.core.recipe import ModelSpec, Recipe, TokenizerSpec
-from luthier.core.records import Conversation, ConversationTree, Example, Record, SourceTarget, Text
+from luthier.core.records import (
+    Conversation,
+    ConversationTree,
+    Example,
+    Preference,
+    Ranking,
+    Record,
+    SourceTarget,
+    Text,
+    Thumb,
+)
 from luthier.core.workers import processes
+from luthier.data import contents
 from luthier.data.checks._base import Tokens
 from luthier.data.checks.tokens import Judge
 from luthier.data.mixture import balanced, drawing
@@ -268,6 +280,8 @@ def noun(objective: Objective) -> str:
     kinds_of_head = {head.kind for head in objective.heads}
     if "lm" in kinds_of_head:
         return "of them learned"
+    if isinstance(objective, Scoring):
+        return "answers"
     return "of them to be hidden in turn" if "masked_lm" in kinds_of_head else "labels"
 
 
@@ -355,6 +369,8 @@ def texts_of(record: Record) -> list[str]:
         return [node.turn.content for node in record.nodes]
     if isinstance(record, SourceTarget):
         return [record.source, record.target]
+    if isinstance(record, Preference | Ranking | Thumb):
+        return [contents.prompt(record), *contents.answers(record)]
     return []
 
 

@@ -12,6 +12,7 @@ from luthier.data.template import TokenizerCodec
 from luthier.evaluation.measure import in_words, score_classes, text_examples
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import Loaded, load
+from luthier.score import LABELS
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Classifier:
         if not isinstance(loaded.model, ClassifierModel):
             raise RecipeError(
                 f"'{loaded.name}' is no classifier", cure="ask it with luthier chat or generate"
+            )
+        if loaded.model.labels in [(label,) for label in LABELS]:
+            raise RecipeError(
+                f"'{loaded.name}' says what answers are worth, and reads no text by itself",
+                cure=f"luthier score {loaded.name} --prompt TEXT --answer TEXT",
             )
         self.context = loaded.context
         self.notices = list(loaded.said)

@@ -24,6 +24,7 @@ from luthier.commands import (
     inspecting,
     listing,
     recipes,
+    scoring,
     talk,
     training,
 )
@@ -75,6 +76,7 @@ app.command("inspect")(inspecting.inspect)
 app.command()(training.evaluate)
 app.command()(talk.generate)
 app.command()(talk.chat)
+app.command()(scoring.score)
 app.command()(exporting.export)
 app.command()(combining.combine)
 app.command("list")(listing.listing)

@@ -31,6 +31,7 @@ def make_codec(recipe: Recipe, loaded: Loaded) -> TokenizerCodec:
         system=recipe.data.system,
         thinking=recipe.data.thinking,
         max_length=limit,
+        causal=loaded.model.causal,
     )
 
 

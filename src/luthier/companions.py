@@ -261,6 +261,8 @@ class Asking:
             for each in self.seen.values():
                 check_room(each, longest, self.backend.device)
                 self.say(f"asking {each.words}")
+            if not self.seen:
+                self.say(f"asking the model as it begins about {len(store):,} examples, once")
             self._ask(store, place, longest)
             cache.trim()
         self.backend.barrier()
@@ -311,6 +313,7 @@ class Asking:
         if not self.seen or self.objective.needs_reference:
             models.append(weights_key(self.policy.module))
         config = self.objective.config.model_dump(mode="json")
+        config = dict(getattr(self.objective, "column_settings", config))
         for role, each in self.seen.items():  # the same model under another path is the same
             config = {k: (role if v == each.name else v) for k, v in config.items()}
         return cache.key(tokens.hexdigest(), models, config, self.backend.precision)

@@ -119,9 +119,14 @@ def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
         say,
     )
     change = asking.answered
-    sides = [change(s) if isinstance(s, ExampleStore) else s for s in (data.train, data.validation)]
-    train, held = sides
+    train = change(_stored(data.train))
+    held = change(_stored(data.validation)) if len(data.validation) else data.validation
     return replace(data, train=train, validation=held, step=_steps(parts, train, order_of(parts)))
+
+
+def _stored(examples: Sequence[Example]) -> ExampleStore:
+    """Examples that were arranged for this run as a store."""
+    return examples if isinstance(examples, ExampleStore) else ExampleStore.build(examples)
 
 
 def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:

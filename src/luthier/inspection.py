@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.recipe import Recipe
 from luthier.core.records import Example
-from luthier.data.length import Cut
+from luthier.data.length import Cut, learned_rows
 from luthier.data.mixture import Drawing, grouping, planned
 from luthier.data.order import Order, total_steps
 from luthier.data.parts import Part
@@ -273,7 +272,7 @@ def survey(seen: Preview, part: Part, rows: int = 0, most: int | None = MOST) ->
             found.faults.extend(error.faults)
             continue
         found.sizes[place] = example.depth()
-        found.targets += sum(_rows(table) for table in example.targets.values())
+        found.targets += learned_rows(example)
         try:
             kept, lost = fitting(example, seen.objective, seen.codec, seen.policy)
         except DataError as error:
@@ -307,10 +306,6 @@ def _drawn(count: int, first: int, most: int | None) -> Sequence[int]:
         return range(count)
     even = np.linspace(0, count - 1, most).astype(int).tolist()
     return sorted({*range(min(first, count)), *even})
-
-
-def _rows(table: Any) -> int:
-    return len(next(iter(table.values())))
 
 
 def _plan(

@@ -12,7 +12,8 @@ from typing import Any
 from luthier.assemble import Parts, held_out, load_model
 from luthier.codecs import pair_note
 from luthier.core import kinds
-from luthier.core.contracts import Metric
+from luthier.core.contracts import FrozenColumns, Metric
+from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_tasks import Tasked, named
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.records import Example, Record, Scored
@@ -23,6 +24,7 @@ from luthier.engine.probe import prepare_host
 from luthier.evaluation import card, report
 from luthier.evaluation.classes import class_figures
 from luthier.evaluation.measure import likeliest, measure
+from luthier.evaluation.preferring import with_columns
 from luthier.evaluation.statistics import compare
 from luthier.evaluation.tagging import entity_figures
 from luthier.measuring import Side, cosine, measured, metric_configs, own_texts
@@ -82,10 +84,14 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         examples, records = _held_out(parts)
         own = own_texts(parts, say)
         sides: dict[str, Side] = {}
-        if recipe.evaluation.before:
+        asked = isinstance(parts.objective, FrozenColumns) and isinstance(parts.objective, Scoring)
+        if recipe.evaluation.before or asked:
             say(f"measuring the model before, on {len(records):,} held-out rows")
             loaded = load_model(recipe, parts.objective, parts.train[0], say)
-            sides["before"] = measured(parts, loaded, examples, records, own)
+            if asked:  # what answers are worth is said against this model
+                examples = with_columns(loaded.model, parts.objective, examples)
+            if recipe.evaluation.before:
+                sides["before"] = measured(parts, loaded, examples, records, own)
             del loaded
             gc.collect()
         say("measuring the model after")
@@ -224,7 +230,8 @@ def _write(
     rows = len({scored.origin for scored in after.held or after.answers})
     said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     said |= {name: value for name, value in more.items() if value}
-    said |= _labels(parts.loaded.model, before.held if before else None, after.held)
+    if not isinstance(parts.objective, Scoring):
+        said |= _labels(parts.loaded.model, before.held if before else None, after.held)
     write_json(folder.evaluation, said)
     write_lines(folder.scores, _score_lines(sides))
     write_lines(folder.samples, _samples(before, after, parts.recipe.evaluation.samples))
@@ -273,6 +280,8 @@ def _score_lines(sides: Mapping[str, Side]) -> list[dict[str, Any]]:
                 line["probabilities"] = [round(float(p), 6) for p in item.probabilities]
             elif item.rank is not None:
                 line["rank"] = item.rank
+            elif item.scores is not None:
+                line["scores"] = [round(float(score), 6) for score in item.scores]
             else:
                 assert item.losses is not None
                 assert item.correct is not None

@@ -11,6 +11,7 @@ from luthier.assemble import Parts, arranged_once
 from luthier.codecs import decoder_prompt
 from luthier.core import kinds
 from luthier.core.contracts import OnlineObjective
+from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_tasks import Tasked, named, of_task
 from luthier.core.records import Example, Origin, Record, Scored
 from luthier.evaluation.masking import score_masked
@@ -20,6 +21,7 @@ from luthier.evaluation.measure import (
     score_losses,
     text_examples,
 )
+from luthier.evaluation.preferring import score_preferences
 from luthier.evaluation.questions import own_questions, questions, spoken
 from luthier.evaluation.retrieving import score_retrieval
 from luthier.evaluation.tagging import score_tags, score_texts, tagging_examples
@@ -64,11 +66,13 @@ class Side:
 def own_texts(parts: Parts, say: Say) -> list[Example]:
     """``evaluation.prompts`` as a classifier reads them; what is cut of them is said."""
     prompts = parts.recipe.evaluation.prompts
-    if isinstance(parts.loaded.model, MaskedModel):
-        if prompts:
-            say("evaluation.prompts: without effect, a masked language model answers nothing")
-        return []
     if parts.loaded.head is None:
+        return []
+    scoring = isinstance(parts.objective, Scoring)
+    if scoring or isinstance(parts.loaded.model, MaskedModel):
+        if prompts:
+            kind = "a reward model" if scoring else "a masked language model"
+            say(f"evaluation.prompts: without effect, {kind} answers nothing")
         return []
     if isinstance(parts.loaded.model, SeveralModel):
         reads = {part.kind for part in parts.loaded.model.head.parts}
@@ -96,6 +100,10 @@ def measured(
     if isinstance(model, SeveralModel):
         return _of_tasks(parts, model, examples, records)
     kept, known = _retained(parts)
+    if isinstance(parts.objective, Scoring) and isinstance(model, ClassifierModel):
+        shown = {record.origin: record for record in records}
+        held = score_preferences(model, parts.objective, examples, shown)
+        return Side(held, [], [], _old_answers(parts, model, kept))
     if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
         held = score_classes(model, examples, [texts[e.origin] for e in examples])
@@ -113,8 +121,12 @@ def measured(
     if isinstance(model, MaskedModel):
         held = score_masked(model, examples, parts.codec, spec.samples)
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
-    online = isinstance(parts.objective, OnlineObjective)  # its rows have no targets
-    losses = [] if online else score_losses(model, examples, parts.codec)
+    if isinstance(parts.objective, Scoring):
+        losses = score_preferences(model, parts.objective, examples, {})
+    elif isinstance(parts.objective, OnlineObjective):  # its rows have no targets
+        losses = []
+    else:
+        losses = score_losses(model, examples, parts.codec)
     old = score_losses(model, kept, parts.codec) if kept else []
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
@@ -128,6 +140,16 @@ def measured(
     answers = rewarded(parts.objective, parts.rewards, records, answers)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
+
+
+def _old_answers(parts: Parts, model: ClassifierModel, kept: list[Example]) -> list[Scored]:
+    """A reward model on the rows that it must not forget: answers, or texts with classes."""
+    if not kept or parts.retained is None:
+        return []
+    objective = parts.retained.objective
+    if isinstance(objective, Scoring):
+        return score_preferences(model, objective, kept, {})
+    return score_classes(model, kept)
 
 
 def _of_tasks(

@@ -11,6 +11,7 @@ from luthier.core.errors import RecipeError
 from luthier.embed import Embedder
 from luthier.many import Tasks
 from luthier.models.load import Loaded, load, locate, read_note
+from luthier.score import LABELS, Scorer
 from luthier.tag import Tagger
 
 _BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder | Tasks]] = {
@@ -21,7 +22,7 @@ _BY_HEAD: dict[str, Callable[[Loaded], Classifier | Tagger | Embedder | Tasks]] 
 }
 
 
-def open(name: str) -> Chat | Classifier | Tagger | Embedder | Tasks:  # noqa: A001 - asked for as luthier.open
+def open(name: str) -> Chat | Classifier | Tagger | Embedder | Tasks | Scorer:  # noqa: A001
     """A run, a folder, an adapter, a hub id or a builtin, as what its head makes of it.
 
     >>> luthier.open("runs/entities").predict(["She lives in New York."])    # doctest: +SKIP
@@ -33,6 +34,8 @@ def open(name: str) -> Chat | Classifier | Tagger | Embedder | Tasks:  # noqa: A
     loaded = load(name)
     if loaded.head is None:
         return Chat(loaded, read_note(Path(where.name)) if where.kind != "hub" else {})
+    if loaded.head.labels in [(label,) for label in LABELS]:
+        return Scorer(loaded)
     if loaded.head.kind not in _BY_HEAD:
         raise RecipeError(
             f"'{name}' fills in masked tokens: it neither talks nor labels",

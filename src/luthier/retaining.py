@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from luthier.core import kinds
-from luthier.core.contracts import Objective, Settling
+from luthier.core.contracts import FrozenColumns, Objective, Settling
+from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import DataSpec, Recipe
@@ -87,6 +88,11 @@ def retained(
 
 def unmeasurable(objective: Objective, own: Objective) -> str:
     """Why a run's model cannot be measured on what another objective reads; empty if it can."""
+    if isinstance(own, FrozenColumns) and isinstance(own, Scoring):
+        return (
+            f"'{own.config.kind}' measures answers against the run's own start, which old rows "
+            "say nothing of"
+        )
     kinds_ = [{head.kind for head in each.heads} for each in (objective, own)]
     if kinds_[0] == kinds_[1]:
         return ""

@@ -21,6 +21,7 @@ from luthier.data_models import OpenedModels
 from luthier.evaluation.measure import score_classes, text_examples
 from luthier.models.heads import ClassifierModel
 from luthier.models.load import known_head, load
+from luthier.score import Scorer
 
 Say = Callable[[str], None]
 
@@ -78,6 +79,7 @@ class OpenedRewards:
         self._name, self._say = device, say
         self._device = torch.device("cuda" if able else "cpu")
         self._opened: dict[str, _Classifier] = {}
+        self._scorers: dict[str, _Scorer] = {}
 
     def probabilities(self, model: str, label: str) -> Callable[[Sequence[str]], list[float]]:
         """Texts to a classifier's probability of one of its classes.
@@ -108,7 +110,15 @@ class OpenedRewards:
         Raises:
             UserError: no such model, or one that scores nothing.
         """
-        raise RecipeError(f"'{model}' is no reward model", code="reward")
+        head = known_head(ModelSpec(name=model))
+        if head is None or head.kind != "classification" or len(head.labels) != 1:
+            raise RecipeError(
+                f"reward 'model': '{model}' scores no answers",
+                cure="name a run of objective: reward, or correctness",
+                code="reward",
+            )
+        opened = self._scorers.setdefault(model, _Scorer(model, self._device))
+        return opened.scores
 
     def writer(self, spec: GeneratorSpec) -> Writer:
         """A language model that answers questions.
@@ -146,3 +156,20 @@ class _Classifier:
             assert scored.probabilities is not None
             found.append(float(scored.probabilities[place]))
         return found
+
+
+class _Scorer:
+    """A reward model by name, loaded when it is first asked."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._name, self._device = name, device
+
+    @cached_property
+    def _opened(self) -> Scorer:
+        with torch.random.fork_rng():
+            return Scorer(load(self._name, device=self._device))
+
+    def scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """What each answer is worth; a prompt too long for the model loses its beginning."""
+        prompts = [prompt.turns for prompt, _ in pairs]
+        return self._opened.scores(prompts, [answer for _, answer in pairs]) if pairs else []

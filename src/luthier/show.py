@@ -181,7 +181,7 @@ def _label(seen: Preview, example: Example) -> str:
         task, example = seen.objective.own(example)
         config = task.config
     table = example.targets.get("classification")
-    if table is None:
+    if table is None or "label" not in table:
         return ""
     names = tuple(getattr(config, "classes", None) or ())
     return label_words(table["label"][0], names)

@@ -113,7 +113,7 @@ class LiveDpo(Dpo):
 
 
 class PlainDpo(Dpo):
-    """The same without a figure to watch: what the engine's loop knows today."""
+    """The same without a figure to watch."""
 
     watched: frozenset[str] = frozenset()
 
@@ -217,11 +217,29 @@ def test_a_watched_term_teaches_nothing() -> None:
 
 
 def test_the_engines_loop_learns_a_preference(method: str, tmp_path: Path) -> None:
-    objective, models = PlainDpo(), models_of(speaker(), method)
+    objective, models = Dpo(), models_of(speaker(), method)
     examples = annotated(objective, models, pairs(objective))
     seen = train(objective, models, examples, tmp_path)
     assert seen[0]["preference"] == pytest.approx(math.log(2), abs=1e-6)
     assert seen[-1]["preference"] < seen[0]["preference"] - 0.01
+    assert "accuracy" not in seen[0], "what is watched is no term of the loss"
+
+
+class LoudDpo(Dpo):
+    """What it watches has a gradient, as nobody promised that it has none."""
+
+    def loss(self, models: Models, batch: Batch) -> dict[str, Tensor]:
+        terms = super().loss(models, batch)
+        return {**terms, "accuracy": 5 * terms["preference"] + terms["sft"]}
+
+
+def test_the_engines_loop_does_not_learn_from_what_is_watched(tmp_path: Path) -> None:
+    seen = []
+    for objective in (Dpo(), LoudDpo()):
+        models = models_of(speaker())
+        examples = annotated(objective, models, pairs(objective))
+        seen.append(train(objective, models, examples, tmp_path / type(objective).__name__))
+    assert seen[0] == seen[1]
 
 
 def test_an_empty_batch_of_pairs_weighs_nothing() -> None:

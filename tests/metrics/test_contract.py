@@ -44,6 +44,8 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 rank=int(rng.integers(1, 20)) if "ranks" in needs else None,
                 reward=float(rng.normal()) if "rewards" in needs else None,
                 spans=_spans(rng) if "spans" in needs else None,
+                scores=_scores(needs, rng),
+                lengths=rng.integers(1, 40, size=3) if "preferences" in needs else None,
                 said_spans=_spans(rng) if "spans" in needs else None,
             )
         )
@@ -56,6 +58,11 @@ def _probabilities(needs: frozenset[str], chances: Floats) -> Floats | None:
     return chances if needs & CLASSIFIED else None
 
 
+def _scores(needs: frozenset[str], rng: np.random.Generator) -> Floats | None:
+    count = 3 if "preferences" in needs else int("thumbs" in needs)
+    return rng.normal(size=count).astype(np.float32) if count else None
+
+
 def _spans(rng: np.random.Generator) -> tuple[Entity, ...]:
     kinds = rng.choice(["A", "B", ""], size=6)
     return tuple(Entity(i, i + 1, str(kind)) for i, kind in enumerate(kinds) if kind)
@@ -64,6 +71,8 @@ def _spans(rng: np.random.Generator) -> tuple[Entity, ...]:
 def _label(needs: frozenset[str], rng: np.random.Generator) -> int | float | None:
     if "numbers" in needs:
         return float(rng.normal())
+    if "thumbs" in needs:
+        return int(rng.integers(2))
     return int(rng.integers(3)) if needs & CLASSIFIED else None
 
 
@@ -88,7 +97,18 @@ def test_class_attributes(kind: str) -> None:
     metric = type(build(kind))
     assert metric.names
     assert len(set(metric.names)) == len(metric.names)
-    known = {"losses", "logits", "answers", "classes", "numbers", "spans", "ranks", "rewards"}
+    known = {
+        "losses",
+        "logits",
+        "answers",
+        "classes",
+        "numbers",
+        "spans",
+        "ranks",
+        "preferences",
+        "thumbs",
+        "rewards",
+    }
     assert metric.needs <= known
     assert isinstance(metric.higher_is_better, bool)
 

@@ -7,7 +7,7 @@ import torch
 from builders import gap
 from torch import nn
 
-from luthier.ops import cross_entropy
+from luthier.ops import cross_entropy, logprobs
 from luthier.ops.logprobs import token_logprobs
 
 VOCABULARY = 19
@@ -20,9 +20,11 @@ def parts(rows: int = 7) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
     return head, hidden, torch.randint(VOCABULARY, (rows,))
 
 
+@pytest.mark.parametrize("kept", [0, 2**20])
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])
-def test_parity_with_log_softmax(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_with_log_softmax(chunk: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", chunk * VOCABULARY * 4)
+    monkeypatch.setattr(logprobs, "KEPT_BYTES", kept)
     head, hidden, labels = parts()
     found, correct = token_logprobs(head, hidden, labels, VOCABULARY)
     logits = head(hidden)
@@ -34,6 +36,18 @@ def test_parity_with_log_softmax(chunk: int, monkeypatch: pytest.MonkeyPatch) ->
     ours = torch.autograd.grad((found * weights).sum(), wanted)
     theirs = torch.autograd.grad((expected * weights).sum(), wanted)
     assert max(gap(a, b) for a, b in zip(ours, theirs, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize(("kept", "runs"), [(0, 2), (2**20, 1)])
+def test_few_logits_are_not_made_again(
+    kept: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs, "KEPT_BYTES", kept)
+    head, hidden, labels = parts()
+    calls = []
+    head.register_forward_hook(lambda *_: calls.append(1))
+    token_logprobs(head, hidden, labels, VOCABULARY)[0].sum().backward()  # type: ignore[no-untyped-call]
+    assert len(calls) == runs
 
 
 def test_without_gradients_the_same_figures() -> None:

@@ -13,6 +13,7 @@ import builders
 import classifiers
 import pytest
 
+import luthier
 from luthier.core import kinds
 from luthier.core.contracts import Reward
 from luthier.core.contracts_scores import Borrowing
@@ -21,6 +22,7 @@ from luthier.core.generators import Question
 from luthier.core.records import Origin, Prompt, Turn
 from luthier.core.rewards import RewardConfig, build, named, total, weights
 from luthier.reward_models import OpenedRewards
+from luthier.score import Scorer
 
 REWARDS = kinds.names("rewards")
 
@@ -221,6 +223,33 @@ def test_a_classifiers_probability_is_earned(tmp_path: Path) -> None:
         models.probabilities(str(folder), "nothing")
     with pytest.raises(UserError, match="tells no classes apart"):
         models.probabilities("builtin:nano", "good")
+
+
+def test_a_reward_model_is_asked_of_prompt_and_answer(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"tell me of number {i}", "chosen": said, "rejected": said[:7]}
+        for i, said in enumerate(builders.SENTENCES)
+    ]
+    base = builders.talking(len(builders.tokenizer()), num_hidden_layers=1)
+    base.save_pretrained(tmp_path / "base")
+    builders.tokenizer().save_pretrained(tmp_path / "base")
+    recipe = {
+        "model": str(tmp_path / "base"),
+        "objective": "reward",
+        "method": "full",
+        "data": {"train": rows, "validation": 0, "check": "off"},
+        "training": {"max_steps": 1, "precision": "float32", "device": "cpu", "trackers": []},
+        "output": str(tmp_path / "run"),
+    }
+    luthier.train(recipe, quiet=True)
+    made = reward("model", model=str(tmp_path / "run"))
+    made.borrow(OpenedRewards("cpu", lambda line: None))
+    said = ["four", "the cat sat on the mat", ""]
+    expected = Scorer.open(str(tmp_path / "run")).scores(["What is 2 + 2?"] * 3, said)
+    assert scores(made, said) == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) > 1
+    with pytest.raises(UserError, match="scores no answers"):
+        OpenedRewards("cpu", lambda line: None).scores("builtin:nano")
 
 
 def test_a_classifier_may_read_the_prompt_as_well() -> None:

@@ -114,11 +114,14 @@ def _show_examples(made: Console, one: Inspection) -> None:
 
 def _wanted(one: Inspection, example: Example) -> str:
     """What an example teaches: tokens, or a class."""
+    from luthier.data.length import learned_rows
+    from luthier.show import label_words
+
     table = example.targets.get("classification")
     if table is None:
-        rows = sum(len(next(iter(t.values()))) for t in example.targets.values())
-        return f"{rows:,} learned"
-    from luthier.show import label_words
+        return f"{learned_rows(example):,} learned"
+    if "label" not in table:
+        return f"{learned_rows(example):,} answers"
 
     return f"label: {label_words(table['label'][0], one.labels)}"
 

@@ -100,6 +100,7 @@ def train(
 def _uses(run: Run) -> list[tuple[str, str]]:
     """How to ask what was trained, by the kind of its head."""
     from luthier.models.load import read_note
+    from luthier.score import LABELS as SCORES
 
     last = run.folder.stages[-1] if run.folder.stages else run.folder
     head = read_note(last.model).get("head")
@@ -107,6 +108,8 @@ def _uses(run: Run) -> list[tuple[str, str]]:
         return [("talk to it", f"luthier chat {run.path}")]
     if head["kind"] == "masked_lm":
         return [("tune it", f"luthier train RECIPE model={run.path}")]
+    if tuple(head["labels"]) in [(label,) for label in SCORES]:
+        return [("ask it", f'luthier score {run.path} --prompt "a question" --answer "an answer"')]
     return [("ask it", f'luthier generate {run.path} --prompt "a text"')]
 
 

@@ -75,6 +75,11 @@ class Codec(Protocol):
         """Tokens the model can attend to (its context), or the recipe's smaller bound."""
         ...
 
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees what stands before it alone, so that texts can share a beginning."""
+        ...
+
     def document(self, text: str) -> list[int]:
         """A raw document, between the separators that the model was pretrained with."""
         ...

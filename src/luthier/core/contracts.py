@@ -238,7 +238,9 @@ class FrozenColumns(Protocol):
     """An objective with columns that the steps do not change.
 
     The log-probabilities of the reference, a teacher's top logits; after sampling, what the
-    policy said then, and the advantages that follow from it.
+    policy said then, and the advantages that follow from it. Of an offline objective the policy
+    is then the model of step 0, so the reference's words are asked of it and no copy is kept. An
+    attribute ``column_settings`` names the settings that they depend on where not all do.
     """
 
     def columns(self, models: Models, batch: Batch) -> Mapping[str, Mapping[str, Tensor]]:

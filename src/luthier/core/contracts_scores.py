@@ -6,13 +6,18 @@ The other seams are in :mod:`luthier.core.contracts`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from luthier.core.generators import GeneratorSpec, Writer
-from luthier.core.records import Prompt, Scored
+from luthier.core.records import Batch, Prompt, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from luthier.core.contracts import Models
 
 
 class Metric(Protocol):
@@ -36,6 +41,22 @@ class Metric(Protocol):
 
     def reduce(self, name: str, totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Column sums ``[..., k]`` to values ``[...]``."""
+        ...
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """An objective that says what an answer is worth: evaluation measures it by that.
+
+    A reward model's output; of a language model what its objective takes for a reward (how much
+    likelier than at step 0, how likely a token).
+    """
+
+    #: The table with a row an answer: ``segment``, and ``place`` among its prompt's, 0 the best.
+    table: ClassVar[str]
+
+    def scores(self, models: Models, batch: Batch) -> Tensor:
+        """A number for each row of the table; more is better."""
         ...
 
 

@@ -53,8 +53,7 @@ class Turn:
     Attributes:
         role: ``system``, ``user``, ``assistant`` or ``tool``; a first turn ``tools`` declares what
             the assistant may call, as a JSON list of OpenAI's schemas.
-        content: the text of the turn; an assistant's thinking stands in it, first, as
-            ``<think>…</think>``.
+        content: its text; an assistant's thinking stands in it, first, as ``<think>…</think>``.
         calls: of an assistant's turn, the tools that it calls, as a JSON list in OpenAI's shape
             whose arguments are objects; of a tool's turn the call that it answers, as a JSON object
             of ``name`` and ``tool_call_id``; empty where there are none.
@@ -198,8 +197,7 @@ class Segment:
     Attributes:
         tokens: ``[T]`` token ids.
         parent: index of the parent segment in the same example, or ``None`` for a root.
-        source: index of the encoder segment a target segment cross-attends to
-            (encoder-decoders only).
+        source: index of the encoder segment that a target segment cross-attends to.
         stream: ``main``, or ``source`` for what an encoder-decoder's encoder reads.
         token_types: ``[T]`` token type ids where the model has them.
     """
@@ -301,8 +299,7 @@ class Batch:
         tokens: ``[1, N]`` (layout ``packed``) or ``[rows, T]`` (layout ``padded``).
         positions: position ids, shaped as ``tokens``; they continue from the parent segment.
         segments: where every segment lies among the ``N`` tokens.
-        targets: the examples' tables laid end to end, as tensors; every table carries an
-            ``example`` column.
+        targets: the examples' tables end to end, as tensors, each with an ``example`` column.
         origins: one an example.
         index: ``[N]`` flat place of token n in the model's output (the identity when packed).
         attention_mask: ``[rows, T]`` for layout ``padded``, else ``None``.
@@ -348,6 +345,8 @@ class Scored:
         reward: what the answer earns, of an objective with rewards.
         spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
         said_spans: those that the model marked.
+        scores: ``[K]`` what the model gives each answer to one prompt, the best answer first.
+        lengths: ``[K]`` tokens of each of them.
     """
 
     origin: Origin
@@ -363,18 +362,14 @@ class Scored:
     reward: float | None = None
     spans: tuple[Entity, ...] | None = None
     said_spans: tuple[Entity, ...] | None = None
+    scores: npt.NDArray[np.floating[Any]] | None = None
+    lengths: Ints | None = None
 
 
 def causal_example(pieces: Sequence[tuple[Sequence[int], bool]], origin: Origin) -> Example:
     """One segment from runs of tokens, each learned or not: the plain causal example.
 
-    Args:
-        pieces: ``(tokens, learned)`` in order.
-        origin: where the record stood.
-
-    Returns:
-        An example whose ``lm`` table has a row for every learned token but the very first one,
-        which nothing precedes.
+    Its ``lm`` table has a row for every learned token but the very first, which nothing precedes.
     """
     count = sum(len(run) for run, _ in pieces)
     runs = chain.from_iterable(run for run, _ in pieces)

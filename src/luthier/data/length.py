@@ -174,18 +174,24 @@ def _window(example: Example, start: int, stop: int) -> Example:
 
 
 def _pooled(example: Example) -> bool:
-    """Whether targets read whole segments, none a place in them."""
-    return len(example.segments) == 1 and not any("position" in t for t in example.targets.values())
+    """Whether targets read whole texts, none a place in them."""
+    roots = all(segment.parent is None for segment in example.segments)
+    return roots and not any("position" in t for t in example.targets.values())
 
 
 def _framed(example: Example, limit: int, policy: str, frame: frozenset[int]) -> Mask | None:
-    """Shortens the texts between the frame's tokens, the longest first."""
-    tokens = example.segments[0].tokens
+    """Shortens the texts between the frame's tokens, the longest first; each segment by itself."""
+    kept = [_framed_text(segment.tokens, limit, policy, frame) for segment in example.segments]
+    made = [keep for keep in kept if keep is not None]
+    return np.concatenate(made) if len(made) == len(kept) else None
+
+
+def _framed_text(tokens: Ints, limit: int, policy: str, frame: frozenset[int]) -> Mask | None:
     keep = np.ones(len(tokens), dtype=bool)
     inside = np.flatnonzero(~np.isin(tokens, list(frame)))
     runs = [list(run) for run in np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1)]
     excess = len(tokens) - limit
-    if excess >= len(inside):
+    if excess > 0 and excess >= len(inside):
         return None
     for _ in range(excess):
         longest = max(runs, key=len)
@@ -318,6 +324,12 @@ def _depths(example: Example) -> list[int]:
 
 def _length(table: Mapping[str, npt.NDArray[Any]]) -> int:
     return len(next(iter(table.values()))) if table else 0
+
+
+def learned_rows(example: Example) -> int:
+    """Learned tokens of a language model; else rows of all of its tables."""
+    table = example.targets.get("lm")
+    return target_rows(example) if table is None else _length(table)
 
 
 def target_rows(example: Example) -> int:

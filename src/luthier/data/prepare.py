@@ -117,11 +117,14 @@ def _made_in(folder: Path, part: Part, spec: DataSpec, told: _Told) -> dict[str,
 
 
 def _counts(part: Part, examples: ExampleStore) -> dict[str, Any]:
+    spoken = "lm" in examples.heads  # other tables then say what its rows belong to
     return {
         "rows": len(part.records),
         "examples": len(examples),
         "tokens": examples.tokens,
-        "targets": sum(examples.rows(head) for head in examples.heads),
+        "targets": sum(
+            examples.rows(head) for head in examples.heads if head == "lm" or not spoken
+        ),
         "formats": list(part.formats),
         "fingerprint": part.fingerprint,
         "cleaned": {step: dict(counts) for step, counts in part.cleaned.items()},

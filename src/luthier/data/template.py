@@ -42,6 +42,7 @@ class TokenizerCodec:
     Attributes:
         tokenizer: the tokenizer; its ``chat_template`` is set to the one used.
         said: what was decided, in words, known once this is built.
+        causal: whether the model's tokens see only those before them.
         counts: events so far: ``special_text``, ``system_dropped``, ``system_merged``,
             ``tool_as_user``, ``tools_unseen``, ``calls_as_text``, ``thinking_dropped``,
             ``thinking_masked``, ``spurious_space``, ``words_unseen``. Safe over threads; another
@@ -56,6 +57,7 @@ class TokenizerCodec:
         system: Literal["keep", "merge", "drop"] = "keep",
         thinking: Literal["keep", "mask", "drop"] = "keep",
         max_length: int,
+        causal: bool = True,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(
@@ -67,6 +69,7 @@ class TokenizerCodec:
         self.said: list[str] = []
         self.counts = Tally()
         self._max_length = max_length
+        self.causal = causal
         self._thinking = thinking
         self._encoder = Encoder(tokenizer, self.counts)
         self._head, self._tail = surroundings(tokenizer)
@@ -245,16 +248,9 @@ class TokenizerCodec:
         backend.pop("truncation"), backend.pop("padding")
         template = self._layouts.renderer.template
         today = str(datetime.date.today()) if "strftime_now" in template else ""
-        parts = [
-            _VERSION,
-            backend,
-            template,
-            dict(self._layouts.renderer.variables),
-            self._roles.policy,
-            self._thinking,
-            self._max_length,
-            today,
-        ]
+        parts = [_VERSION, backend, template, dict(self._layouts.renderer.variables)]
+        parts += [self._roles.policy, self._thinking, self._max_length, today]
+        parts += [] if self.causal else ["whole"]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _messages(self, turns: Sequence[Turn]) -> tuple[list[Message], str]:

@@ -13,6 +13,7 @@ import yaml
 from luthier.core.errors import RecipeError
 from luthier.core.recipe import load
 from luthier.core.rundir import RunDir
+from luthier.demo import preferences
 from luthier.demo.support import write
 from luthier.ready import find_recipe
 from luthier.run import Run, train
@@ -38,6 +39,7 @@ def run(output: str | None = None, quiet: bool = False) -> Run:
     data = folder.with_name(f"{folder.name}-data")
     _make_room(folder, data)
     files = write(data)
+    preferences.write(data)  # for recipes/reward.yaml
     recipe = load(
         find_recipe("demo"),
         [

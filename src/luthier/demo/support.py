@@ -102,9 +102,9 @@ def write(folder: Path, seed: int = 0) -> dict[str, Path]:
     for name, dialogues in zip(("train", "test"), generate(seed), strict=True):
         paths[name] = folder / f"support-{name}.jsonl"
         paths[f"intents_{name}"] = folder / f"support-intents-{name}.jsonl"
-        _write_rows(paths[name], [{"messages": list(d.messages)} for d in dialogues])
+        write_rows(paths[name], [{"messages": list(d.messages)} for d in dialogues])
         labelled = [{"text": d.messages[0]["content"], "label": d.intent} for d in dialogues]
-        _write_rows(paths[f"intents_{name}"], labelled)
+        write_rows(paths[f"intents_{name}"], labelled)
     return paths
 
 
@@ -124,7 +124,8 @@ def answer_for(intent: Intent, slots: frozenset[str]) -> str:
     return answer
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows as JSON lines."""
     # newline="\n" keeps the bytes the same on every system.
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

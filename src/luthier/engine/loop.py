@@ -28,7 +28,7 @@ from luthier.engine.average import Average
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.neftune import noise
-from luthier.engine.recent import Recent
+from luthier.engine.recent import Recent, parted
 from luthier.engine.statistics import informed
 from luthier.engine.trackers import Tracker
 from luthier.engine.watch import Stop, Trend, check_finite, exhausted, improved
@@ -125,9 +125,8 @@ class Loop:
         total, saves = self.data.total, self.spec.save_every
         self._validate_every = every(self.spec.evaluate_every, total, self.data.per_epoch)
         self._save_every = self._validate_every if saves == "auto" else every(saves, total, total)
+        self._divided: Any = partial(divided, self.objective)
         self._informed = partial(informed, self.objective, self.models, self.backend)
-        seen: object = self.objective
-        self._watched = seen.watched if isinstance(seen, Watching) else frozenset[str]()
         self._trend, self._recent = Trend(), Recent()
         self._writer = Writer(self.run, self.spec.keep)
 
@@ -217,11 +216,6 @@ class Loop:
         state.tokens += sum(sizes)
         return loss, learned, watched, norm_value, rate
 
-    def _divided(self, terms: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
-        """What is learned from, and what is only looked at."""
-        learned = {n: term for n, term in terms.items() if n not in self._watched}
-        return learned, {n: term for n, term in terms.items() if n in self._watched}
-
     def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
         backend, step = self.backend, self.state.step
@@ -300,9 +294,7 @@ class Loop:
     def _validate(self) -> bool:
         """Logs the validation loss; whether it is the best so far."""
         loss, means = self.validation_loss()
-        learned, watched = self._divided(means)
-        event = {"kind": "validation", "loss": loss, "terms": learned}
-        self._log({**event, "watched": watched} if watched else event)
+        self._log({"kind": "validation", "loss": loss, **parted(*self._divided(means))})
         warning = self._trend.add(self._recent.loss, loss)
         if warning:
             self._log({"kind": "warning", "message": warning})
@@ -345,6 +337,13 @@ def _add(into: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def _means(sums: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
     return {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
+
+
+def divided(objective: Objective, terms: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
+    """Terms that are learned from, and those that are only looked at."""
+    watched = objective.watched if isinstance(objective, Watching) else frozenset()
+    learned = {name: term for name, term in terms.items() if name not in watched}
+    return learned, {name: term for name, term in terms.items() if name in watched}
 
 
 def _step_seed(*key: int) -> int:

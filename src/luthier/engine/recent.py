@@ -9,6 +9,11 @@ from typing import Any
 from luthier.engine.checkpoint import State
 
 
+def parted(terms: Mapping[str, float], watched: Mapping[str, float]) -> dict[str, Any]:
+    """Terms of a loss as an event has them; what is watched by itself, where there is any."""
+    return {"terms": terms, **({"watched": watched} if watched else {})}
+
+
 class Recent:
     """What the next log line will say; part of a checkpoint."""
 
@@ -69,8 +74,7 @@ class Recent:
         self.loss = math.fsum(self._losses) / len(self._losses)
         figures = {
             "loss": self.loss,
-            "terms": self._terms,
-            **({"watched": self._watched} if self._watched else {}),
+            **parted(self._terms, self._watched),
             "learning_rate": self._rate,
             "grad_norm": self._norm,
             "tokens_per_second": round(self._tokens / max(self._seconds, 1e-9), 1),

@@ -179,6 +179,8 @@ def _kept(run: RunDir) -> list[str]:
         return ["It fills in masked tokens, and can be tuned further.", ""]
     names = ", ".join(f"`{name}`" for name in head["labels"][:12])
     more = len(head["labels"]) - 12
+    if head["labels"] in (["reward"], ["correct"]):
+        return ["It says what an answer is worth: `luthier score`, `luthier.score.Scorer`.", ""]
     if head["problem_type"] == "regression":
         return ["It gives one number.", ""]
     return [f"Classes, in order: {names}{f' and {more} more' if more > 0 else ''}.", ""]

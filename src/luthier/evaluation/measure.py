@@ -193,5 +193,7 @@ def _carries(scored: Scored, need: str) -> bool:
         return scored.reward is not None
     if need == "ranks":
         return scored.rank is not None
+    if need in ("preferences", "thumbs"):
+        return scored.scores is not None and (len(scored.scores) > 1) == (need == "preferences")
     assert need == "losses", f"a metric needs '{need}', which no evaluation gives"
     return scored.losses is not None

@@ -12,10 +12,13 @@ from luthier.core.records import (
     Example,
     Labelled,
     Origin,
+    Preference,
     Prompt,
+    Ranking,
     Record,
     SourceTarget,
     Text,
+    Thumb,
     Turn,
 )
 from luthier.core.trees import best
@@ -46,7 +49,8 @@ def questions(
 ) -> list[Question]:
     """At most ``count`` prompts: last questions, the sources of pairs, or openings of raw text.
 
-    A conversation that branches asks what its best-ranked path asks.
+    A conversation that branches asks what its best-ranked path asks; of answers that are compared
+    the preferred one is the reference, and what was not liked is none.
 
     Args:
         records: held-out records.
@@ -55,7 +59,7 @@ def questions(
         codec: turns to tokens.
         count: how many.
     """
-    talks = [best(r) if isinstance(r, ConversationTree) else r for r in records]
+    talks = [_talk(record) for record in records]
     if any(isinstance(talk, Conversation) for talk in talks):
         asked = (_asked(talk, codec) for talk in talks if isinstance(talk, Conversation))
         return [found for found in asked if found is not None][:count]
@@ -77,6 +81,19 @@ def own_questions(prompts: Sequence[str], codec: Any) -> list[Question]:
         Question(text, codec.prompt((Turn("user", text),)), (), Origin("evaluation.prompts", line))
         for line, text in enumerate(prompts, 1)
     ]
+
+
+def _talk(record: Record) -> Record:
+    """A record whose answers are compared as a conversation with the best one."""
+    match record:
+        case ConversationTree():
+            return best(record)
+        case Preference(prompt=prompt, chosen=answer) | Thumb(prompt=prompt, answer=answer):
+            liked = not isinstance(record, Thumb) or record.good
+            return Conversation(record.origin, (*prompt, *answer) if liked else ())
+        case Ranking(prompt=prompt, answers=(answer, *_)):
+            return Conversation(record.origin, (*prompt, *answer))
+    return record
 
 
 def _asked(record: Conversation, codec: Any) -> Question | None:
@@ -117,6 +134,8 @@ def spoken(record: Record) -> str:
         return _spoken([node.turn for node in record.nodes])
     if isinstance(record, SourceTarget):
         return record.source
+    if isinstance(record, Thumb):
+        return _spoken((*record.prompt, *record.answer))
     return record.text if isinstance(record, Text) else ""
 
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from luthier.core.contracts import KindConfig, Objective
 from luthier.core.contracts_beside import Solve
+from luthier.core.contracts_scores import Scoring
 from luthier.core.settings import RefusalError
 from luthier.methods._plain import PlainMethod
 from luthier.methods._snapshot import head_names, merged, reloaded
@@ -92,6 +93,11 @@ class Method(PlainMethod):
             return (
                 f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "
                 "language-model head, which is pretrained: take lora or full"
+            )
+        if self.solve is not None and isinstance(objective, Scoring):
+            return (
+                f"'solver: lbfgs' takes rows one by one, and '{objective.config.kind}' compares "
+                "answers of one prompt: take solver: steps"
             )
         return None
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens, in chunks that never hold all logits at once."""
+"""Log-probabilities of chosen tokens, in chunks; large ones are never held all at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from luthier.ops.cross_entropy import chunk_rows
+from luthier.ops.cross_entropy import CHUNK_BYTES, chunk_rows
+
+#: Bytes of logits up to which the backward pass finds them instead of making them again.
+KEPT_BYTES = 4 * CHUNK_BYTES
 
 
 def token_logprobs(
@@ -23,8 +26,8 @@ def token_logprobs(
         vocabulary: ``V``, which sets the size of a chunk.
 
     Returns:
-        Log-probabilities ``[R]`` in nats, differentiable (logits are recomputed in the backward
-        pass), and ``[R]`` booleans.
+        Log-probabilities ``[R]`` in nats, differentiable (logits of more than
+        :data:`KEPT_BYTES` are recomputed in the backward pass), and ``[R]`` booleans.
     """
 
     def chunk(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,11 +37,12 @@ def token_logprobs(
         return picked - logits.logsumexp(-1), logits.detach().argmax(-1) == y
 
     rows = chunk_rows(vocabulary)
+    large = 4 * len(hidden) * vocabulary > KEPT_BYTES
     parts = []
     # Without rows the head runs all the same: DDP waits for the gradient of every parameter.
     for at in range(0, max(1, len(hidden)), rows):
         h, y = hidden[at : at + rows], labels[at : at + rows]
-        if torch.is_grad_enabled() and hidden.requires_grad:
+        if large and torch.is_grad_enabled() and hidden.requires_grad:
             parts.append(checkpoint(chunk, h, y, use_reentrant=False))
         else:
             parts.append(chunk(h, y))
