@@ -75,7 +75,6 @@ class Objective(OnlineObjective):
     """See the module."""
 
     config: Config
-    watched: frozenset[str] = frozenset({"entropy", "clipped", "divergence"})
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -83,6 +82,8 @@ class Objective(OnlineObjective):
         self.redraws = config.redraws
         self.needs_reference = config.kl > 0 or config.kl_stop is not None
         self.needs_old = config.repeats
+        apart = {"divergence"} if self.needs_reference else set[str]()
+        self.watched = frozenset({"entropy", "clipped", *apart})
 
     def keeps(self, example: Example) -> bool:
         """Whether its answers earned different rewards."""
