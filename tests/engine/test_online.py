@@ -204,7 +204,8 @@ def test_law_3_a_rollouts_updates_do_not_feel_the_micro_batches(
         fitted(recipe, wide=True)
         [file] = (tmp_path / str(number) / "model").glob("*.safetensors")
         found.append(load_file(file))
-    assert gap(found[0], found[1]) < 1e-9
+    # Llama's norms compute in float32 whatever they are given, and AdamW magnifies small gradients.
+    assert gap(found[0], found[1]) < 1e-7
 
 
 def test_the_policy_is_still_while_it_learns_from_its_own_answers(tmp_path: Path) -> None:
