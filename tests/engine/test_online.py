@@ -99,6 +99,7 @@ def test_a_value_trunk_of_its_own_is_trained_and_not_saved(method: Any, tmp_path
     ppo = {"kind": "ppo", "value_trunk": "own", "value_weight": 1.0}
     recipe = {**online_recipe(tmp_path, ppo, max_steps=3), "method": method}
     moved: dict[str, float] = {}
+    starts: dict[str, torch.Tensor] = {}
     with pytest.MonkeyPatch.context() as patch:
 
         def look(self: OnlineLoop) -> None:
@@ -107,7 +108,6 @@ def test_a_value_trunk_of_its_own_is_trained_and_not_saved(method: Any, tmp_path
                     gone = parameter.detach() - starts.setdefault(name, parameter.detach().clone())
                     moved[name] = float(gone.abs().max())
 
-        starts: dict[str, torch.Tensor] = {}
         plain = OnlineLoop._step
 
         def stepping(self: OnlineLoop) -> None:
