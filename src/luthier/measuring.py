@@ -133,8 +133,10 @@ def measured(
     begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
     sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
     new = min(spec.max_new_tokens, loaded.context // 2)
-    sampling = Sampling(new, num_beams=spec.num_beams, length_penalty=spec.length_penalty)
-    sampling = replace(sampling, stop=tuple(getattr(parts.objective.config, "stop", ())))
+    sampling = Sampling(new, seed=parts.recipe.training.seed, **spec.generation)
+    stop = tuple(getattr(parts.objective.config, "stop", ()))  # what ends a sampled answer
+    if stop and not sampling.stop:
+        sampling = replace(sampling, stop=stop)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
     answers = rewarded(parts.objective, parts.rewards, records, answers)

@@ -162,7 +162,7 @@ def _print_summary(made: Console, report: Report) -> None:
     for each in report.sources:
         understood = each.format or "not understood"
         faulty = f", {each.faulty:,} cannot be read" if each.faulty else ""
-        rows = f"{each.rows + each.faulty:,} rows{faulty}; {understood}"
+        rows = f"{many(each.rows + each.faulty, 'row')}{faulty}; {understood}"
         screen.paragraph(made, f"{each.name}: {rows}", indent=0)
     verdict = f"{many(found.errors, 'error')}, {many(found.warnings, 'warning')}"
     style = "bold red" if found.errors else "green"

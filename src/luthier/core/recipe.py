@@ -17,11 +17,11 @@ from pydantic import Field, ValidationError, field_validator
 from luthier.core import kinds
 from luthier.core.contracts_data import Classed
 from luthier.core.errors import Fault, RecipeError, UserError
+from luthier.core.recipe_evaluation import EvaluationSpec
 from luthier.core.recipe_faults import Complaint, explain, faults_of, models_in, shown
 from luthier.core.recipe_parts import (
     DataSpec,
     EarlyStopping,
-    EvaluationSpec,
     MethodConfig,
     ModelSpec,
     ObjectiveConfig,
