@@ -12,11 +12,12 @@ import builders
 import classifiers
 import encoders
 import pytest
+import torch
 import yaml
 
 import luthier
 from luthier.core.rundir import RunDir, read_lines
-from luthier.demo import preferences
+from luthier.demo import preferences, sentences, tasks
 from luthier.demo.support import write
 from luthier.ready import find_recipe, names
 
@@ -131,6 +132,41 @@ def _papers(folder: Path) -> list[str]:
     return [FEW, f"model={folder}"]
 
 
+def _sums(folder: Path) -> list[str]:
+    """Sums as the package makes them; short prompts leave room for short answers."""
+    files = tasks.write(folder)
+    return [
+        FEW,
+        f"data.train={files['arithmetic-train']}",
+        f"data.validation={files['arithmetic-test']}",
+    ]
+
+
+def _tone(folder: Path) -> list[str]:
+    files = sentences.write(folder)
+    return [FEW, f"data.train={files['train']}", f"data.validation={files['test']}"]
+
+
+def _pleased(folder: Path) -> list[str]:
+    """A judge that has learned nothing: its classes are what counts."""
+    labels = dict(enumerate(sentences.LABELS))
+    judge = classifiers.own("llama", max_position_embeddings=POSITIONS)
+    judge.config.id2label, judge.config.label2id = labels, {v: k for k, v in labels.items()}
+    judge.config.num_labels = 2
+    judge.score = torch.nn.Linear(judge.config.hidden_size, 2, bias=False)
+    judge.save_pretrained(folder / "tone")
+    builders.tokenizer().save_pretrained(folder / "tone")
+    files = sentences.write(folder)
+    recipe = yaml.safe_load(find_recipe("ppo-sentiment").read_text(encoding="utf-8"))
+    first, second = recipe["stages"]
+    first["data"]["train"] = str(files["train"])
+    second["data"]["train"] = str(files["beginnings"])
+    for stage in (first, second):
+        stage["training"]["max_steps"] = 2
+    second["objective"]["rewards"][0]["model"] = str(folder / "tone")
+    return [FEW, f"stages={json.dumps(recipe['stages'])}"]
+
+
 #: What stands in for a model or data that are not here; a recipe with neither takes a few rows.
 STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "demo": _demo,
@@ -148,6 +184,9 @@ STAND_INS: dict[str, Callable[[Path], list[str]]] = {
     "repurpose": _repurpose,
     "papers": _papers,
     "gpt2-support": _gpt2,
+    "grpo-arithmetic": _sums,
+    "tone": _tone,
+    "ppo-sentiment": _pleased,
 }
 
 

@@ -58,6 +58,7 @@ def page() -> str:
         ("objectives", "Objectives"),
         ("methods", "Methods"),
         ("metrics", "Metrics"),
+        ("rewards", "Rewards"),
         ("data/formats", "Formats"),
         ("data/cleaners", "Cleaners"),
         ("data/augmenters", "Augmenters"),

@@ -10,7 +10,14 @@ from typing import Any, cast
 from luthier import answers, companions
 from luthier.codecs import check_streams, make_codec
 from luthier.core import cache, kinds
-from luthier.core.contracts import Method, Objective, Settling
+from luthier.core.contracts import (
+    POLICY_HEADS,
+    Method,
+    Objective,
+    OnlineObjective,
+    Reward,
+    Settling,
+)
 from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_tasks import Tasked, of_task
@@ -55,6 +62,7 @@ from luthier.models.load import (
 from luthier.models.tokenizer import train_tokenizer
 from luthier.objectives._pulled import Pulled
 from luthier.retaining import Drawn, Retained, replayed, retained
+from luthier.reward_models import open_rewards
 
 Say = Callable[[str], None]
 
@@ -102,6 +110,7 @@ class Parts:
         drawing: what an epoch draws, and its pools, where that is not every example once.
         retained: old rows that the run must not forget.
         companions: teachers and the like, without their weights.
+        rewards: what answers earn, by name, of an objective that samples.
     """
 
     recipe: Recipe
@@ -114,6 +123,7 @@ class Parts:
     drawing: Drawn | None = None
     retained: Retained | None = None
     companions: Mapping[str, companions.Seen] = field(default_factory=dict)
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
 
 
 def assemble(recipe: Recipe, say: Say, *, vetting: bool = True, verify: bool = False) -> Parts:
@@ -149,6 +159,7 @@ def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
     if recipe.data.balance is not None:
         balanced(objective)  # refuses before weights load
     seen = companions.look(recipe, objective)
+    rewards = open_rewards(objective, recipe.training.device, say)
     if isinstance(objective, Answered):
         first = answers.answer(first, objective, recipe.training.device, say)
     loaded = load_model(recipe, objective, first, say)
@@ -175,7 +186,7 @@ def _assembled(recipe: Recipe, say: Say, vetting: bool, verify: bool) -> Parts:
         train = (train[0], replace(train[1], examples=joined))
     for line in drawn[0].lines() if drawn else ():
         say(line)
-    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept, seen)
+    return Parts(recipe, objective, method, loaded, codec, train, held, drawn, kept, seen, rewards)
 
 
 def settled(recipe: Recipe, objective: Objective, part: Part) -> tuple[Recipe, Objective]:
@@ -264,6 +275,8 @@ def encoded(
 
 def noun(objective: Objective) -> str:
     """What the targets of an objective are, where its data are described."""
+    if isinstance(objective, OnlineObjective):
+        return "of them learned yet: answers will be sampled"
     kinds_of_head = {head.kind for head in objective.heads}
     if "lm" in kinds_of_head:
         return "of them learned"
@@ -295,7 +308,7 @@ def load_model(recipe: Recipe, objective: Objective, part: Part | None, say: Say
     Raises:
         RecipeError: a model without the head that the objective reads.
     """
-    own = [head for head in objective.heads if head.kind != "lm"]
+    own = [head for head in objective.heads if head.kind not in POLICY_HEADS]
     kind = recipe.objective.kind
     if recipe.model.architecture is None:
         method = kinds.build("methods", recipe.method)

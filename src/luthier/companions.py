@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core import cache
-from luthier.core.contracts import Accompanied, FrozenColumns, LanguageModel, Method, Objective
+from luthier.core.contracts import (
+    POLICY_HEADS,
+    Accompanied,
+    FrozenColumns,
+    LanguageModel,
+    Method,
+    Objective,
+)
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.recipe import ModelSpec, Recipe
 from luthier.core.records import Batch, Example
@@ -126,7 +133,7 @@ def _look(role: str, name: str, objective: Objective, vocabulary: Mapping[str, i
             code="vocabulary",
         )
     head = known_head(spec)
-    wanted = next((each for each in objective.heads if each.kind != "lm"), None)
+    wanted = next((each for each in objective.heads if each.kind not in POLICY_HEADS), None)
     if (head is None) != (wanted is None):
         words = ("a classifier", "a language model")
         is_one, wants = words if wanted is None else (words[1], words[0])

@@ -12,7 +12,7 @@ import torch
 
 from luthier.assemble import Parts, held_out
 from luthier.companions import Asking
-from luthier.core.contracts import FrozenColumns, LanguageModel
+from luthier.core.contracts import FrozenColumns, LanguageModel, OnlineObjective
 from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, UserError
 from luthier.core.recipe import Recipe
@@ -31,6 +31,7 @@ from luthier.engine import solver, trunk_cache
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Data
 from luthier.frozen import Outputs, outputs
+from luthier.models import valued
 from luthier.models.load import count_parameters, weight_bytes
 from luthier.models.plan import Plan, make_plan
 from luthier.ops import bottleneck
@@ -60,6 +61,8 @@ def feed(
     if parts.objective.needs_reference:
         parts.method.keep_start(module)
     data = _data(parts, backend, plan)
+    if isinstance(parts.objective, OnlineObjective):
+        return data, parts.loaded.model
     if isinstance(parts.objective, FrozenColumns):
         data = _with_columns(parts, backend, data, say)
     kept = outputs(parts, backend, data, choices, say)
@@ -74,7 +77,7 @@ def feed(
                 code="cache",
             )
         return data, parts.loaded.model
-    steps = _steps(parts, data.train, _order(parts), kept)
+    steps = _steps(parts, data.train, order_of(parts), kept)
     fed = replace(data, step=steps, validation=kept.validation(data.validation))
     return (fed if solve is None else _solved(parts, backend, fed, kept, solve)), kept.policy
 
@@ -118,7 +121,7 @@ def _with_columns(parts: Parts, backend: Backend, data: Data, say: Say) -> Data:
     change = asking.answered
     train = change(_stored(data.train))
     held = change(_stored(data.validation)) if len(data.validation) else data.validation
-    return replace(data, train=train, validation=held, step=_steps(parts, train, _order(parts)))
+    return replace(data, train=train, validation=held, step=_steps(parts, train, order_of(parts)))
 
 
 def _stored(examples: Sequence[Example]) -> ExampleStore:
@@ -133,6 +136,9 @@ def _prepare(parts: Parts, backend: Backend) -> torch.nn.Module:
     refuse_adapter(parts.recipe, module)
     module.to(backend.device)
     parts.loaded.model = type(parts.loaded.model)(module)
+    if any(head.kind == valued.HEAD for head in parts.objective.heads):
+        own = bool(getattr(parts.objective, "own_value_trunk", False))
+        parts.loaded.model = valued.attach(module, own_trunk=own)
     _check_new_rows(parts)
     trunk: Any = parts.loaded.model.trunk
     if spec.gradient_checkpointing:
@@ -192,6 +198,8 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
     if parts.validation:
         stores.append(parts.validation[1].examples)
     longest = max(int(store.sizes.max()) for store in stores)
+    if isinstance(parts.objective, OnlineObjective):
+        longest = parts.objective.longest(longest)
     trainable, total = count_parameters(parts.loaded.model.module)
     plan = make_plan(
         parts.loaded.model.config,
@@ -205,6 +213,14 @@ def _plan(parts: Parts, backend: Backend, choices: dict[str, Any]) -> Plan:
         weights=weight_bytes(parts.loaded.model.module),
         averaged=spec.ema is not None,
     )
+    if longest > plan.token_budget and isinstance(parts.objective, OnlineObjective):
+        raise RecipeError(
+            f"a prompt with its answers may have {longest:,} tokens, more than "
+            f"training.token_budget ({plan.token_budget:,})",
+            cure="raise training.token_budget, or lower objective.answers or "
+            "objective.max_new_tokens",
+            code="over-budget",
+        )
     for store in stores:
         check_budget(store.sizes, plan.token_budget, store.origin)
     return plan
@@ -214,7 +230,7 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     spec = parts.recipe.training
     examples = parts.train[1].examples
     held = held_out(parts)
-    order = _order(parts)
+    order = order_of(parts)
     total = total_steps(order.count, spec.batch_size, spec.epochs, spec.max_steps)
     step = _steps(parts, examples, order)
     layout = parts.loaded.model.layout
@@ -233,7 +249,7 @@ def _data(parts: Parts, backend: Backend, plan: Plan) -> Data:
     )
 
 
-def _order(parts: Parts) -> Order:
+def order_of(parts: Parts) -> Order:
     """Which examples each step takes."""
     spec = parts.recipe.training
     pools = parts.drawing[1] if parts.drawing else ()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from luthier import environment
 from luthier.assemble import Parts
 from luthier.core import cache
-from luthier.core.contracts import LanguageModel
+from luthier.core.contracts import LanguageModel, OnlineObjective
 from luthier.core.contracts_beside import Solve, Solving
 from luthier.core.errors import RecipeError, nearest
 from luthier.core.recipe import TrainingSpec
@@ -21,14 +21,16 @@ from luthier.engine import checkpoint, neftune, optim_8bit, probe, rates, recove
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
 from luthier.engine.loop import Data, Loop, divided
+from luthier.engine.online import OnlineLoop
 from luthier.engine.solver import Solver
 from luthier.engine.trackers import Tracker, open_trackers
 from luthier.engine.watch import Stop, signals
-from luthier.feed import feed
-from luthier.models import content
+from luthier.feed import feed, order_of
+from luthier.models import content, valued
 from luthier.models.load import count_parameters
 from luthier.models.plan import inner_size
 from luthier.models.run_models import RunModels
+from luthier.rollouts import PolicyRollouts, notices
 
 Say = Callable[[str], None]
 
@@ -121,6 +123,15 @@ def fit(
         if status == "early":
             _take_best(loop, folder, say)
         stop.together(backend)  # what came during the last step, or to another rank alone
+    return _outcome(status, backend, policy)
+
+
+def _outcome(
+    status: Literal["finished", "early", "stopped"], backend: Backend, policy: LanguageModel
+) -> Outcome:
+    """How it ended; of a policy with a value head, what is left to save is the policy alone."""
+    if isinstance(policy, valued.ValuedModel):
+        valued.detach(policy)
     return Outcome(status, backend.main)
 
 
@@ -135,6 +146,9 @@ def _loop(
 ) -> Loop:
     data, policy = fed
     kind: Callable[..., Loop] = Loop
+    if isinstance(parts.objective, OnlineObjective):
+        rollouts = PolicyRollouts(parts, backend, order_of(parts), state.choices)
+        kind = partial(OnlineLoop, rollouts=rollouts)
     if (solve := _solve(parts)) is not None:
         assert data.rows is not None, "a solver without a cached trunk"
         kind = partial(Solver, solve=solve, rows=data.rows)
@@ -194,10 +208,14 @@ def _announce(
         groups = rates.rated(parts.method.param_groups(module), module, parts.recipe.training)
         if said := rates.described(groups, peak_rate(parts)):
             say(f"learning rates: {said}")
+        online = isinstance(parts.objective, OnlineObjective)
+        noun = "prompts" if online else "examples"
         say(
-            f"{data.total:,} steps of {parts.recipe.training.batch_size} examples, "
+            f"{data.total:,} steps of {parts.recipe.training.batch_size} {noun}, "
             f"{choices['token_budget']:,} tokens at most in a micro-batch"
         )
+        for line in notices(parts) if online else ():
+            say(line)
     say(
         f"{choices['precision']} on {backend.device}, {choices['threads']} threads "
         f"({choices['because']})"
@@ -232,6 +250,7 @@ def fingerprints(parts: Parts) -> dict[str, str]:
         "training data": parts.train[0].fingerprint,
         "validation data": held,
         **_old_rows(parts),
+        **_reward_models(parts),
         "tokens": cache.key(parts.codec.fingerprint(), parts.codec.max_length),
         **({_DRAWN: cache.key(parts.drawing[0].figures())} if parts.drawing else {}),
         **{f"training.{name}": cache.key(training[name]) for name in _EXACT},
@@ -245,6 +264,14 @@ def _old_rows(parts: Parts) -> dict[str, str]:
         return {}
     rows = kept.replayed[0].fingerprint if kept.replayed else ""
     return {"retained rows": cache.key(rows, spec.replay, spec.kl)}
+
+
+def _reward_models(parts: Parts) -> dict[str, str]:
+    """What rewards read beside their settings: the files of models on this machine."""
+    configs = getattr(parts.objective.config, "rewards", ())
+    named = [name for c in configs if isinstance(name := getattr(c, "model", None), str)]
+    files = [found for name in named if (found := content.fingerprint(name))]
+    return {"reward models' files": cache.key(files)} if files else {}
 
 
 def _probe(parts: Parts) -> dict[str, Any]:
@@ -322,8 +349,10 @@ def _check_metric(parts: Parts, data: Data) -> None:
         return
     if not data.validation:
         raise RecipeError("training.early_stopping needs data.validation")
-    terms = parts.objective.weights(data.collate([data.train[0]]))
-    names = ["loss", *divided(parts.objective, terms)[0]]  # what is watched may be better above
+    names = ["loss"]
+    if not isinstance(parts.objective, OnlineObjective):  # whose loss is the reward's negative
+        terms = parts.objective.weights(data.collate([data.train[0]]))
+        names += divided(parts.objective, terms)[0]  # what is watched may be better above
     if rule.metric not in names:
         raise RecipeError(
             f"training.early_stopping.metric '{rule.metric}': {nearest(rule.metric, names)}"

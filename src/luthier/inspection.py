@@ -12,7 +12,7 @@ import torch
 
 from luthier.companions import check_room
 from luthier.core import kinds
-from luthier.core.contracts import Method
+from luthier.core.contracts import Method, OnlineObjective
 from luthier.core.contracts_beside import Solving
 from luthier.core.contracts_weights import QuantizedBase
 from luthier.core.errors import DataError, Fault, UserError
@@ -219,6 +219,8 @@ def _inspect(seen: Preview, rows: int, everything: bool) -> Inspection:
     device = Backend(spec.device).device
     choice = probe.choose(spec, config.hidden_size, inner_size(config))
     longest = max(train.longest, validation.longest if validation else 0)
+    if isinstance(seen.objective, OnlineObjective):
+        longest = seen.objective.longest(longest)
     rate = method.default_rate if isinstance(spec.learning_rate, str) else spec.learning_rate
     drawing = _drawing(seen, train)
     solved = isinstance(method, Solving) and method.solve is not None

@@ -228,7 +228,7 @@ def _write(
     seconds: float,
 ) -> None:
     after, before = sides["after"], sides.get("before")
-    rows = len({scored.origin for scored in after.held})
+    rows = len({scored.origin for scored in after.held or after.answers})
     said: dict[str, Any] = {"rows": rows, "metrics": figures, "seconds": round(seconds, 1)}
     said |= {name: value for name, value in more.items() if value}
     if not isinstance(parts.objective, Scoring):

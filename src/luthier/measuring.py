@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.assemble import Parts, arranged_once
 from luthier.codecs import decoder_prompt
 from luthier.core import kinds
+from luthier.core.contracts import OnlineObjective
 from luthier.core.contracts_scores import Scoring
 from luthier.core.contracts_tasks import Tasked, named, of_task
 from luthier.core.records import Example, Origin, Record, Scored
@@ -31,6 +32,7 @@ from luthier.models.load import Loaded
 from luthier.models.masked_lm import MaskedModel
 from luthier.models.several import SeveralModel
 from luthier.models.token_heads import TaggerModel
+from luthier.reward_models import rewarded
 
 Say = Callable[[str], None]
 
@@ -122,6 +124,8 @@ def measured(
         return Side(held, [], [], score_losses(model, kept, parts.codec) if kept else [])
     if isinstance(parts.objective, Scoring):
         losses = score_preferences(model, parts.objective, examples, {})
+    elif isinstance(parts.objective, OnlineObjective):  # its rows have no targets
+        losses = []
     else:
         losses = score_losses(model, examples, parts.codec)
     old = _old(parts, model, kept, lambda rows: score_losses(model, rows, parts.codec))
@@ -131,8 +135,12 @@ def measured(
     sampler = Sampler(model.generating, loaded.tokenizer, ends, loaded.context, begins)
     new = min(spec.max_new_tokens, loaded.context // 2)
     sampling = Sampling(new, seed=parts.recipe.training.seed, **spec.generation)
+    stop = tuple(getattr(parts.objective.config, "stop", ()))  # what ends a sampled answer
+    if stop and not sampling.stop:
+        sampling = replace(sampling, stop=stop)
     asked = questions(records, examples, parts.codec, count)
     answers = score_answers(sampler, asked, sampling)
+    answers = rewarded(parts.objective, parts.rewards, records, answers)
     asked = own_questions(spec.prompts, parts.codec)
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
 
@@ -215,4 +223,4 @@ def metric_configs(parts: Parts, objective: Any = None) -> list[Any]:
 
 def _wants_answers(parts: Parts) -> bool:
     made = [kinds.build("metrics", config) for config in metric_configs(parts)]
-    return any("answers" in metric.needs for metric in made)
+    return any(metric.needs & {"answers", "rewards"} for metric in made)

@@ -11,7 +11,7 @@ from luthier import companions
 from luthier.assemble import scratch_tokenizer, settled
 from luthier.codecs import make_codec
 from luthier.core import kinds
-from luthier.core.contracts import Objective
+from luthier.core.contracts import POLICY_HEADS, Objective
 from luthier.core.contracts_beside import Answered
 from luthier.core.contracts_text import Tokenized
 from luthier.core.errors import DataError, Fault
@@ -93,7 +93,7 @@ def dressed(recipe: Recipe, objective: Objective, train: Part, tokenizer: Any = 
     said += [each.words for each in seen.values()]
     if isinstance(objective, Answered):
         said.append(f"'{objective.answerer}' will answer the training prompts; here are the rows'")
-    head = next((each for each in objective.heads if each.kind != "lm"), None)
+    head = next((each for each in objective.heads if each.kind not in POLICY_HEADS), None)
     loaded = skeleton(recipe.model, tokenizer, recipe.training.seed, head)
     codec = make_codec(recipe, loaded)
     if isinstance(objective, Tokenized):

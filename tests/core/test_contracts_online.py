@@ -72,12 +72,11 @@ class Scripted:
             groups.append(group)
         return groups
 
-    def stream(self, prompt: Sequence[int], sampling: Any) -> Any:
-        raise NotImplementedError
-
 
 class Length:
     """Rewards answers of the length that the prompt's check asks for: a rule needs the check."""
+
+    slow = False
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         return [
@@ -98,6 +97,20 @@ class Grpo(Base):
     heads = (Head("lm"), Head("value"))
     watched = frozenset({"clipped"})
     inner_epochs = 2
+    mini_batches = 1
+    redraws = 0
+
+    def longest(self, prompt: int) -> int:
+        return prompt + GROUP * 8
+
+    def keeps(self, example: Example) -> bool:
+        return True
+
+    def credit(self, examples: Any, memory: dict[str, float]) -> Any:
+        return examples, {}
+
+    def alarm(self, figures: Mapping[str, float]) -> str | None:
+        return None
 
     def encode(self, record: Record, codec: Codec) -> Example:
         raise AssertionError("an online objective's examples come from collect")

@@ -250,3 +250,15 @@ def test_mmlu_as_published_has_no_header(tmp_path: Path) -> None:
     assert [getattr(each, "answer", None) for each in records] == [2, 0]
     assert [each.origin.line for each in records] == [1, 2]
     assert getattr(records[0], "choices", ()) == ("femur", "ulna", "tibia, mostly", "none")
+
+
+def test_prompts_alone_keep_what_rewards_may_ask_for() -> None:
+    asked = (Turn("user", "Sort 3 1 2"),)
+    row = {"prompt": "Sort 3 1 2", "answer": "1 2 3", "level": 2, "note": None}
+    assert read("prompts", row) == Prompt(ORIGIN, asked, {"answer": "1 2 3", "level": 2})
+    assert build("prompts").recognise(row) is None, "an answer to learn, or one to check?"
+    assert recognise([Row({"question": "Who?"}, ORIGIN)])[1] == "prompts (prompt='question')"
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    found = read("prompts", {"prompt": talk})
+    assert found == Prompt(ORIGIN, (Turn("system", "Be brief."), Turn("user", "Hi")), {})
+    assert fault("prompts", {"answer": "7"}).code == "missing"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine.online_runs import GRPO, online_recipe
 from engine.small import fingerprint, fitted, small_recipe
 from luthier.engine.backend import Backend
 from luthier.engine.loop import Loop
@@ -33,6 +34,11 @@ def lora_recipe(output: Path) -> dict[str, Any]:
     return small_recipe(
         output, {"kind": "lora", "rank": 4, "dropout": 0.2}, max_steps=6, token_budget=60
     )
+
+
+def online_grpo(output: Path) -> dict[str, Any]:
+    """Rollouts of five prompts: one rank has an answered prompt more than the other."""
+    return online_recipe(output, GRPO, max_steps=3, batch_size=5)
 
 
 def stopping_at(step: int, rank: int) -> Any:
@@ -62,6 +68,7 @@ def main(folder: Path) -> None:
         patch.setattr(Loop, "_chosen", counted)
         fitted(full_recipe(folder / "full"), wide=True)
         fitted(freeze_recipe(folder / "freeze"), wide=True)
+        fitted(online_grpo(folder / "online"), wide=True)
     fitted(lora_recipe(folder / "whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_step", stopping_at(3, rank=1))

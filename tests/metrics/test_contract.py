@@ -42,6 +42,7 @@ def examples(needs: frozenset[str], count: int = 9, seed: int = 0) -> list[Score
                 probabilities=_probabilities(needs, chances),
                 label=_label(needs, rng),
                 rank=int(rng.integers(1, 20)) if "ranks" in needs else None,
+                reward=float(rng.normal()) if "rewards" in needs else None,
                 spans=_spans(rng) if "spans" in needs else None,
                 scores=_scores(needs, rng),
                 lengths=rng.integers(1, 40, size=3) if "preferences" in needs else None,
@@ -106,6 +107,7 @@ def test_class_attributes(kind: str) -> None:
         "ranks",
         "preferences",
         "thumbs",
+        "rewards",
     }
     assert metric.needs <= known
     assert isinstance(metric.higher_is_better, bool)

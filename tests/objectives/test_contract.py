@@ -22,6 +22,7 @@ from luthier.core.contracts import (
     FrozenColumns,
     Method,
     Objective,
+    OnlineObjective,
     Settling,
     Watching,
 )
@@ -34,6 +35,7 @@ from luthier.core.errors import UserError
 from luthier.core.marks import with_task
 from luthier.core.recipe import TrainingSpec
 from luthier.core.records import (
+    Answer,
     Conversation,
     ConversationTree,
     Example,
@@ -55,10 +57,12 @@ from luthier.data.batching import collate, empty_like
 from luthier.data.length import POLICIES
 from luthier.data.template import TokenizerCodec
 from luthier.engine.optim import make_optimizer
+from luthier.models import valued
 from luthier.models.encoder_decoder import language_model
 from luthier.models.headed import HeadedTrunk
 from luthier.models.run_models import RunModels
 from luthier.models.worlds import WORLDS
+from luthier.ops.anatomy import unwrapped
 
 OBJECTIVES = kinds.names("objectives")
 #: Each objective, and behind an @ once more with an encoder-decoder where it learns from sources.
@@ -75,6 +79,8 @@ METHODS = kinds.names("methods")
 
 def build(folder: str, kind: str, **settings: Any) -> Any:
     kind, _, world = kind.partition("@")
+    if folder == "objectives":
+        settings = {**repeated(kind), **settings}
     made = kinds.build(
         folder, kinds.config(folder, {**builders.settings(folder, kind), **settings})
     )
@@ -83,6 +89,14 @@ def build(folder: str, kind: str, **settings: Any) -> Any:
     if isinstance(made, Settling):
         made = made.settled([each for number in range(6) for each in records_of(made, number)], ())
     return made.with_codec(codec()) if isinstance(made, Tokenized) else made
+
+
+def repeated(kind: str) -> dict[str, Any]:
+    """Settings under which a frozen rollout's loss falls with every step, and not at once as far
+    as a clip lets it."""
+    wanted = {"mini_batches": 2, "clip": 9.0, "value_clip": 9.0}
+    fields = kinds.module("objectives", kind).Config.model_fields
+    return {name: value for name, value in wanted.items() if name in fields}
 
 
 def codec() -> Any:
@@ -137,6 +151,8 @@ def among(record: Record, task: str) -> Record:
 
 def encoded(objective: Objective, count: int = 4) -> list[Example]:
     """Every kind of record, with the columns that stay as they are."""
+    if isinstance(objective, OnlineObjective):
+        return rollout(objective, count)
     read = pairs.codec() if hasattr(objective, "world") else codec()
     if isinstance(objective, Tasked):
         some = [each for number in range(count) for each in records_of(objective, number)]
@@ -151,6 +167,50 @@ def encoded(objective: Objective, count: int = 4) -> list[Example]:
     return annotated(
         objective, RunModels(seen(objective, module), method, companions(objective)), made
     )
+
+
+def rollout(objective: OnlineObjective, count: int) -> list[Example]:
+    """Prompts with scripted answers, and everything that is fixed once they are sampled."""
+    asked = [record_of(Prompt, number) for number in range(count)]
+    generator = Scripted(len(builders.tokenizer()), codec().end_tokens[0])
+    made = objective.collect(asked, codec(), generator, {"length": Length()}, seed=3)
+    if isinstance(objective, FrozenColumns):
+        method = build("methods", "full")
+        module = method.prepare(model(objective))
+        method.keep_start(module)
+        nudge(module, 0.05)
+        made = annotated(objective, RunModels(seen(objective, module), method), made)
+    credited, _ = objective.credit(made, {})
+    return list(credited)
+
+
+class Length:
+    """Rewards answers of about twelve characters, none of them quite alike."""
+
+    slow = False
+
+    def score(self, prompts: Any, answers: Any) -> list[float]:
+        return [-abs(len(answer) - 12.3) / 10 for answer in answers]
+
+
+class Scripted:
+    """A generator without a model: answers of random tokens, drawn by the seed."""
+
+    def __init__(self, vocabulary: int, end: int) -> None:
+        self.vocabulary, self.end = vocabulary, end
+
+    def sample(self, prompts: Any, answers: int, seed: int, **settings: Any) -> Any:
+        rng = np.random.default_rng(seed)
+        groups = []
+        for _ in prompts:
+            group = []
+            for _ in range(answers):
+                said = rng.integers(8, self.vocabulary, int(rng.integers(1, 8))).tolist()
+                ended = bool(rng.random() < 0.7)
+                tokens = tuple([*said, self.end] if ended else said)
+                group.append(Answer(tokens, ended, (-5.0,) * len(tokens)))
+            groups.append(group)
+        return groups
 
 
 def companions(objective: Objective) -> dict[str, Any]:
@@ -186,6 +246,9 @@ def model(objective: Objective) -> nn.Module:
 def seen(objective: Objective, module: nn.Module) -> Any:
     """The module as objectives see it."""
     kind = objective.heads[0].kind
+    if len(objective.heads) > 1:  # the value head comes once the method has prepared the model
+        known = hasattr(unwrapped(module), valued.NAME)
+        return valued.ValuedModel(module) if known else valued.attach(module)
     return language_model(module) if kind == "lm" else WORLDS[kind].model(module)
 
 

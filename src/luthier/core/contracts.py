@@ -12,7 +12,7 @@ Shapes as in :mod:`luthier.core.records`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,10 @@ class Head:
         """A head as JSON has it."""
         made = {**values, "labels": tuple(values.get("labels", ()))}
         return cls(**{**made, "parts": tuple(map(cls.of, values.get("parts", ())))})
+
+
+#: Heads of a language model itself, and of one that learns what its answers will earn.
+POLICY_HEADS = ("lm", "value")
 
 
 class LanguageModel(Protocol):
@@ -289,19 +293,31 @@ class Generator(Protocol):
     def sample(
         self, prompts: Sequence[Sequence[int]], answers: int, seed: int, **settings: Any
     ) -> list[list[Answer]]:
-        """Several answers to each prompt, drawn by ``seed``; settings as temperature, by name."""
-        ...
+        """Several answers to each prompt, drawn by ``seed``; settings as temperature, by name.
 
-    def stream(self, prompt: Sequence[int], sampling: Any) -> Iterator[str]:
-        """Text of one answer as it is sampled."""
+        The setting ``told`` is called with a prompt's number and its answers as soon as they are
+        there; one that never calls it is a generator too.
+        """
         ...
 
 
 @runtime_checkable
 class OnlineObjective(Objective, Protocol):
-    """An objective that samples before it learns; ``batch_size`` then counts prompts."""
+    """An objective that samples before it learns; ``batch_size`` then counts prompts.
+
+    A step is one rollout: prompts are answered, models say once what they think of it
+    (:class:`FrozenColumns`), :meth:`credit` works out what was earned, and ``inner_epochs`` passes
+    over the answers, in ``mini_batches`` optimizer updates each, learn from it.
+    """
 
     inner_epochs: int
+    mini_batches: int
+    #: How often prompts that :meth:`keeps` refuses are replaced by others in a step.
+    redraws: int
+
+    def longest(self, prompt: int) -> int:
+        """Tokens, at most, of the example that a prompt of so many tokens becomes."""
+        ...
 
     def collect(
         self,
@@ -313,9 +329,26 @@ class OnlineObjective(Objective, Protocol):
     ) -> Sequence[Example]:
         """Sampled answers as children of their prompts, with what the rewards gave as columns.
 
-        What models say of them (log-probabilities, values) and what follows from that
-        (advantages) are :class:`FrozenColumns`.
+        Every example has a table ``answer`` with the ``segment`` and the ``reward`` of each.
         """
+        ...
+
+    def keeps(self, example: Example) -> bool:
+        """Whether there is something to learn from a prompt's answers."""
+        ...
+
+    def credit(
+        self, examples: Sequence[Example], memory: dict[str, float]
+    ) -> tuple[Sequence[Example], dict[str, float]]:
+        """The examples of a whole rollout with what follows from all of it, and figures to log.
+
+        ``memory`` holds plain numbers from one step to the next (a running baseline); it is the
+        same on every rank, and part of a checkpoint.
+        """
+        ...
+
+    def alarm(self, figures: Mapping[str, float]) -> str | None:
+        """Why the run must not go on, by the figures of a rollout."""
         ...
 
 

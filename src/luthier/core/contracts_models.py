@@ -5,6 +5,7 @@ Shapes as in :mod:`luthier.core.records`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from luthier.core.contracts import LanguageModel
@@ -35,4 +36,23 @@ class DividedModel(LanguageModel, Protocol):
 
     def lower(self, batch: Batch) -> Tensor:
         """What these give: ``[N, H]`` in logical order, of an encoder the source's."""
+        ...
+
+
+class Decoder(Protocol):
+    """A language model that writes token by token, several answers at once.
+
+    Answers stand in slots, ``n`` of them; new ones come behind the others.
+    """
+
+    def enter(self, prompts: Sequence[Sequence[int]], copies: int) -> Tensor:
+        """New prompts, each with so many answers; scores of their first tokens ``[P, V]``."""
+        ...
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """The next token of every answer ``[n]`` to scores of the one after it ``[n, V]``."""
+        ...
+
+    def leave(self, row: int) -> None:
+        """The answer in this slot is done; the last one takes the slot."""
         ...

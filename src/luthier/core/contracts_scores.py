@@ -5,12 +5,13 @@ The other seams are in :mod:`luthier.core.contracts`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from luthier.core.generators import GeneratorSpec, Writer
 from luthier.core.records import Batch, Prompt, Scored
 
 if TYPE_CHECKING:
@@ -59,9 +60,54 @@ class Scoring(Protocol):
         ...
 
 
+@runtime_checkable
 class Reward(Protocol):
-    """Scores answers: a rule, a model, a judge."""
+    """Scores answers: a rule, a model, a judge.
+
+    A score depends on the prompt and the answer alone, not on what is scored beside them.
+    """
+
+    #: Whether it waits for something else than this machine: it is then asked from a thread, while
+    #: further answers are sampled.
+    slow: ClassVar[bool]
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """One number an answer, of the prompt at the same place; more is better."""
+        ...
+
+
+class RewardModels(Protocol):
+    """The models that rewards borrow, opened once and never trained."""
+
+    def probabilities(self, model: str, label: str) -> Callable[[Sequence[str]], list[float]]:
+        """Texts to a classifier's probability of one of its classes.
+
+        Raises:
+            UserError: no such model, no classifier, or no such class.
+        """
+        ...
+
+    def scores(self, model: str) -> Callable[[Sequence[tuple[Prompt, str]]], list[float]]:
+        """Prompts with answers to what a reward model gives them.
+
+        Raises:
+            UserError: no such model, or one that scores nothing.
+        """
+        ...
+
+    def writer(self, spec: GeneratorSpec) -> Writer:
+        """A language model that answers questions.
+
+        Raises:
+            UserError: no such model, or no key.
+        """
+        ...
+
+
+@runtime_checkable
+class Borrowing(Protocol):
+    """A reward that needs a model."""
+
+    def borrow(self, models: RewardModels) -> None:
+        """Takes what it needs, before anything is scored."""
         ...

@@ -18,7 +18,6 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The schema, with kinds as a choice of names or of mappings with their own settings."""
     schema = model.model_json_schema()
     parts, properties = schema["$defs"], schema["properties"]
-    parts.pop("KindConfig", None)
     for part in DEFAULT_KINDS:
         properties[part] = {
             **_described(properties[part]),
@@ -62,6 +61,7 @@ def recipe_schema(model: type[BaseModel]) -> dict[str, Any]:
     for part in ("data", "training", "evaluation", *DEFAULT_KINDS):
         _nullable(properties[part])
     properties["stages"]["items"] = _stage(properties, parts)
+    parts.pop("KindConfig", None)  # every kind's own settings stand in its place
     _tidy(schema)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -85,6 +85,13 @@ def _choices(folder: str, parts: dict[str, Any], *, needs_kind: bool) -> list[di
         inner["properties"]["kind"] = {"const": kind, "description": kinds.summary(folder, kind)}
         inner["required"] = [*inner.get("required", []), "kind"] if needs_kind else []
         inner["title"] = f"{short} {kind}"
+        if folder == "objectives" and "rewards" in inner["properties"]:
+            earned = _choices("rewards", parts, needs_kind=True)
+            inner["properties"]["rewards"] |= {
+                "anyOf": [{"type": "array", "minItems": 1, "items": {"anyOf": earned}}, *earned]
+            }
+            for word in ("type", "items", "minItems", "examples"):
+                inner["properties"]["rewards"].pop(word, None)
         name = f"{short}.{kind}" if needs_kind else f"stage {short}.{kind}"
         parts[name] = inner
         choices.append({"$ref": f"#/$defs/{name}"})

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from luthier.core.answers import Answer as Answer
 from luthier.core.tags import Entity
 
 Ints = npt.NDArray[np.int64]
@@ -327,19 +328,6 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model sampled after a prompt.
-
-    Attributes:
-        tokens: as sampled; the end-of-turn token is the last one of an answer that ended.
-        ended: whether it ended by itself, not at the bound on new tokens.
-    """
-
-    tokens: tuple[int, ...]
-    ended: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Scored:
     """What evaluation hands to metrics for one example; fields a model cannot give are ``None``.
 
@@ -354,6 +342,7 @@ class Scored:
         probabilities: ``[classes]`` of a classifier, or the number of a regression.
         label: the true class index, class indices, or number.
         rank: where the right text stood among all, from 1.
+        reward: what the answer earns, of an objective with rewards.
         spans: the true entities of a tagged text, as words ``(start, stop)`` and a type.
         said_spans: those that the model marked.
         scores: ``[K]`` what the model gives each answer to one prompt, the best answer first.
@@ -370,6 +359,7 @@ class Scored:
     probabilities: Floats | None = None
     label: int | tuple[int, ...] | float | None = None
     rank: int | None = None
+    reward: float | None = None
     spans: tuple[Entity, ...] | None = None
     said_spans: tuple[Entity, ...] | None = None
     scores: npt.NDArray[np.floating[Any]] | None = None

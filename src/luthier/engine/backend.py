@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Precision = Literal["float32", "bfloat16", "float16"]
+T = TypeVar("T")
 
 
 class Backend:
@@ -73,6 +74,15 @@ class Backend:
             name: self._accelerator.reduce(figures[name], reduction="sum")
             for name in sorted(figures)
         }
+
+    def gathered(self, mine: list[T]) -> list[list[T]]:
+        """What every rank has, rank by rank; plain objects, not tensors on a device."""
+        if self.ranks == 1:
+            return [mine]
+        from accelerate.utils import gather_object
+
+        found: list[list[T]] = gather_object([mine])
+        return found
 
     def agree(self, flag: bool) -> bool:
         """Whether any rank says so: what all do next is decided together."""

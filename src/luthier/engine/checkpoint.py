@@ -35,7 +35,8 @@ class State:
     """Where a run stands between two steps.
 
     Attributes:
-        step: optimizer steps done.
+        step: steps done: optimizer updates, or rollouts with all of their updates.
+        updates: optimizer updates done.
         tokens: real tokens seen.
         seconds: of training so far.
         skipped: steps without an update because something was not finite.
@@ -46,9 +47,11 @@ class State:
         fingerprint: of the recipe and the data.
         recent: figures since the last log line.
         trend: the latest validations, for the warning that they rise.
+        memory: what an online objective keeps from one rollout to the next.
     """
 
     step: int = 0
+    updates: int = 0
     tokens: int = 0
     seconds: float = 0.0
     skipped: int = 0
@@ -59,6 +62,7 @@ class State:
     fingerprint: dict[str, str] = field(default_factory=dict)
     recent: dict[str, Any] = field(default_factory=dict)
     trend: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def load(
         tensors = load_file(folder / "optimizer.safetensors")
         _restore_optimizer(optimizer, parameters, tensors, rest)
     _restore_random(load_file(folder / "random.safetensors"))
-    state = State(**rest["state"])
+    state = _state(rest)
     state.best = None if state.best is None else (state.best[0], int(state.best[1]))
     return state, rest["scaler"]
 
@@ -183,9 +187,14 @@ def read_state(folder: Path) -> State:
     """
     try:
         rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return State(**rest["state"])
+        return _state(rest)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise damaged(folder, "state.json cannot be read") from error
+
+
+def _state(rest: Mapping[str, Any]) -> State:
+    """Counters; where updates were not counted apart, each step was one."""
+    return State(**{"updates": rest["state"]["step"], **rest["state"]})
 
 
 def load_average(folder: Path) -> dict[str, Tensor] | None:

@@ -37,6 +37,8 @@ from luthier.engine.writer import Writer
 T = TypeVar("T")
 #: Each loss term's weight and sum, in the order that a function says.
 Figures = tuple[dict[str, float], dict[str, float]]
+#: An update's loss, the means of the terms learned and watched, the gradient's norm, the rate.
+Update = tuple[float, dict[str, float], dict[str, float], float, float]
 #: Makes a batch of examples on the training device.
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -182,8 +184,16 @@ class Loop:
 
     def _step(self) -> None:
         start = time.perf_counter()
+        examples, _ = self.data.step(self.state.step)
+        figures = self._update(examples)
+        self.state.step += 1
+        seconds = time.perf_counter() - start
+        self.state.seconds += seconds
+        self._recent.add(*figures, sum(e.size for e in examples), seconds)
+
+    def _update(self, examples: Sequence[Example]) -> Update:
+        """One optimizer update."""
         state, backend = self.state, self.backend
-        examples, _ = self.data.step(state.step)
         sizes = [e.size for e in examples]
         factor = optim.rate_factor(self.spec, state.step, self.data.total)
         rate = optim.set_rate(self.optimizer, self.peak, factor)
@@ -191,24 +201,20 @@ class Loop:
         with memory.fatal("in the optimizer's update"):
             norm = backend.clip(self.optimizer, list(self.parameters.values()), self.spec.clip_norm)
         # Taken together: every rank sees the same totals and the same norm.
-        means = {n: s / weights[n] if weights[n] else 0.0 for n, s in backend.totals(sums).items()}
+        means = _means(backend.totals(sums), weights)
         learned, watched = self._divided(means)
         loss, norm_value = math.fsum(learned.values()), float(norm)
         origins = [e.origin for e in examples]
-        if backend.rescaling(loss, norm_value):
-            state.skipped += 1
-            healthy = False
-        else:
-            healthy = check_finite(state, loss, norm_value, origins, self._last_saved)
+        rescaling = backend.rescaling(loss, norm_value)
+        state.skipped += int(rescaling)
+        healthy = not rescaling and check_finite(state, loss, norm_value, origins, self._last_saved)
         with memory.fatal("in the optimizer's update"):
             backend.update(self.optimizer, healthy=healthy)
-        state.step += 1
+        state.updates += 1
         if healthy:
-            self._average.update(state.step - state.skipped)
+            self._average.update(state.updates - state.skipped)
         state.tokens += sum(sizes)
-        seconds = time.perf_counter() - start
-        state.seconds += seconds
-        self._recent.add(loss, learned, watched, norm_value, rate, sum(sizes), seconds)
+        return loss, learned, watched, norm_value, rate
 
     def _attempt(self, examples: Sequence[Example], sizes: Sequence[int]) -> Figures:
         """A step's gradients, from nothing: whatever an attempt before it left is cleared."""
@@ -233,27 +239,18 @@ class Loop:
                 raise memory.on_several_ranks(self.run.path, before, longest, said)
             budget = memory.halved(before, longest, self.data.cut, sizes, said)
             self.state.choices["token_budget"] = budget
-            words = (
-                f"memory ran out after step {self.state.step}: {before:,} tokens in a micro-batch "
-                f"become {budget:,}, and the same rows are taken again"
-            )
+            words = memory.smaller(self.state.step, before, budget)
             self._log({"kind": "warning", "message": words, "token_budget": budget})
 
         return memory.retried(work, smaller)
 
-    def _gradients(
-        self, chosen: Sequence[Sequence[Example]], count: int
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Gradients of a step of ``count`` examples over all ranks.
-
-        Returns each term's weight over all ranks, and its sum on this one.
-        """
+    def _gradients(self, chosen: Sequence[Sequence[Example]], count: int) -> Figures:
+        """Of a step of ``count`` examples: each term's weight on all ranks, its sum on this one."""
         batches = list(self._informed(map(self.data.collate, chosen), count))
         alpha, key = self.spec.neftune_alpha, (self.spec.seed, self.state.step)
         mine: dict[str, float] = {}
         for batch in batches:
-            for name, weight in self.objective.weights(batch).items():
-                mine[name] = mine.get(name, 0.0) + weight
+            _add(mine, self.objective.weights(batch))
         weights = self.backend.totals(mine)
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -263,8 +260,7 @@ class Loop:
                 with noisy, self.backend.arithmetic():
                     terms = self.wrapped(batch)
                 self.backend.backward(self._divided(terms)[0], weights)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach()
+            _add(sums, {name: term.detach() for name, term in terms.items()})
         return weights, {name: float(value) for name, value in sums.items()}
 
     def _chosen(self, examples: Sequence[Example], indices: Sequence[int]) -> list[Example]:
@@ -278,11 +274,10 @@ class Loop:
         with self._average.swapped():
             sums, weights = self._within_memory(sizes, lambda: self._held_out(sizes))
         module.train()
-        sums, weights = self.backend.totals(sums), self.backend.totals(weights)
-        means = {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
+        means = _means(self.backend.totals(sums), self.backend.totals(weights))
         return math.fsum(self._divided(means)[0].values()), means
 
-    def _held_out(self, sizes: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
+    def _held_out(self, sizes: Sequence[int]) -> Figures:
         """Each term's sum and weight over this rank's part of the held-out examples."""
         sums: dict[str, float] = {}
         weights: dict[str, float] = {}
@@ -291,10 +286,9 @@ class Loop:
         with torch.no_grad(), backend.arithmetic():
             chosen = (self._chosen(held_out, i) for i in cuts[backend.rank :: backend.ranks])
             for batch in self._informed(map(self.data.collate, chosen), len(held_out)):
-                for name, weight in self.objective.weights(batch).items():
-                    weights[name] = weights.get(name, 0.0) + weight
-                for name, term in self.objective.loss(self.models, batch).items():
-                    sums[name] = sums.get(name, 0.0) + float(term)
+                _add(weights, self.objective.weights(batch))
+                found = self.objective.loss(self.models, batch)
+                _add(sums, {name: float(term) for name, term in found.items()})
         return sums, weights
 
     def _validate(self) -> bool:
@@ -334,6 +328,15 @@ class Loop:
         if self.backend.main:
             for tracker in self.trackers:
                 tracker.log({**event, "step": self.state.step})
+
+
+def _add(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        into[name] = into[name] + value if name in into else value
+
+
+def _means(sums: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    return {n: s / weights[n] if weights[n] else 0.0 for n, s in sums.items()}
 
 
 def divided(objective: Objective, terms: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:

@@ -93,6 +93,14 @@ def halved(budget: int, longest: int, cut: Cut, sizes: Sequence[int], said: str)
     )
 
 
+def smaller(step: int, before: int, budget: int) -> str:
+    """What is said of a budget that was halved."""
+    return (
+        f"memory ran out after step {step}: {before:,} tokens in a micro-batch become {budget:,}, "
+        "and the same rows are taken again"
+    )
+
+
 @contextmanager
 def fatal(where: str) -> Iterator[None]:
     """Around what can be neither begun again nor made smaller.

@@ -72,8 +72,10 @@ class Bar:
     def log(self, event: Event) -> None:
         """Moves the bar; prints what is worth keeping above it."""
         if event["kind"] == "step":
+            rollout = event.get("rollout")
+            earned = "" if rollout is None else f"reward {rollout['reward']:.3f}  "
             figures = (
-                f"loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tok/s  "
+                f"{earned}loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tok/s  "
                 f"{event['memory'] / 2**30:.1f} GB"
             )
             self._progress.update(self._task, completed=event["step"], figures=figures)
@@ -206,11 +208,15 @@ def _before(run: RunDir, after: int) -> list[dict[str, Any]]:
 def say(event: Event) -> str:
     """An event as a line for people."""
     if event["kind"] == "step":
+        rollout = event.get("rollout")
+        earned = "" if rollout is None else f"reward {rollout['reward']:.4f}  "
         return (
-            f"step {event['step']:>6}  loss {event['loss']:.4f}  "
+            f"step {event['step']:>6}  {earned}loss {event['loss']:.4f}  "
             f"lr {event['learning_rate']:.2e}  {event['tokens_per_second']:,.0f} tok/s  "
             f"{event['memory'] / 2**30:.1f} GB"
         )
+    if event["kind"] == "validation" and "reward" in event["terms"]:
+        return f"step {event['step']:>6}  validation reward {event['terms']['reward']:.4f}"
     if event["kind"] == "validation":
         return f"step {event['step']:>6}  validation loss {event['loss']:.4f}"
     return f"{event['kind']}: {event['message']}"

@@ -189,6 +189,8 @@ def _carries(scored: Scored, need: str) -> bool:
         return scored.probabilities is not None and isinstance(scored.label, int | tuple)
     if need == "numbers":
         return scored.probabilities is not None and isinstance(scored.label, float)
+    if need == "rewards":
+        return scored.reward is not None
     if need == "ranks":
         return scored.rank is not None
     if need in ("preferences", "thumbs"):

@@ -13,6 +13,7 @@ from luthier.core.records import (
     Labelled,
     Origin,
     Preference,
+    Prompt,
     Ranking,
     Record,
     SourceTarget,
@@ -62,6 +63,9 @@ def questions(
     if any(isinstance(talk, Conversation) for talk in talks):
         asked = (_asked(talk, codec) for talk in talks if isinstance(talk, Conversation))
         return [found for found in asked if found is not None][:count]
+    prompts = [r for r in records if isinstance(r, Prompt)]
+    if prompts:
+        return [_prompted(record, codec) for record in prompts[:count]]
     pairs = {r.origin: r for r in records if isinstance(r, SourceTarget)}
     if pairs:
         chosen = [example for example in examples if example.origin in pairs][:count]
@@ -104,6 +108,12 @@ def _asked(record: Conversation, codec: Any) -> Question | None:
     return Question(_spoken(before), codec.prompt(before), (reference,), record.origin)
 
 
+def _prompted(record: Prompt, codec: Any) -> Question:
+    right = record.check.get("answer")
+    known = () if right is None else (str(right),)
+    return Question(_spoken(record.turns), codec.prompt(record.turns), known, record.origin)
+
+
 def _source(record: SourceTarget, example: Example) -> Question:
     tokens = example.segments[0].tokens.tolist()
     return Question(record.source, tokens, (record.target.strip(),), record.origin)
@@ -118,7 +128,7 @@ def spoken(record: Record) -> str:
     """A record's text as a person reads it."""
     if isinstance(record, Labelled):
         return record.text if record.pair is None else f"{record.text}\n{record.pair}"
-    if isinstance(record, Conversation):
+    if isinstance(record, Conversation | Prompt):
         return _spoken(record.turns)
     if isinstance(record, ConversationTree):
         return _spoken([node.turn for node in record.nodes])

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from luthier.core.rundir import RunDir, write_text
-from luthier.evaluation import report_classes, report_entities
+from luthier.evaluation import report_classes, report_entities, report_rollouts
 from luthier.evaluation import report_words as words
 from luthier.evaluation.report_data import Contents, Fields, mapping, number, read
 from luthier.evaluation.report_plots import Chart, Series, chart
@@ -144,7 +144,10 @@ def _context(run: Contents) -> dict[str, Any]:
         "entities": report_entities.entities(run.evaluation),
         "majority": report_classes.majority(run.evaluation),
         "facts": _facts(run),
-        "charts": _charts(run),
+        "charts": [*report_rollouts.charts(run), *_charts(run)]
+        if report_rollouts.sampled(run)
+        else _charts(run),
+        "drawn": report_rollouts.drawn(run),
         "open_samples": samples[:OPEN_SAMPLES],
         "folded_samples": samples[OPEN_SAMPLES:],
         "rows": number(mapping(run.evaluation).get("rows")),
@@ -253,13 +256,15 @@ def _facts(run: Contents) -> list[Fact]:
 
 def _charts(run: Contents) -> list[Chart]:
     parts, seen = (_parts(run, name) for name in ("terms", "watched"))
+    # What held-out prompts earn is no loss, and has a chart of its own.
+    held_out = [] if report_rollouts.sampled(run) else _points(run.validations, "loss")
     drawn = [
         chart(
             "loss",
             "Loss",
             [
                 Series("Training", "train", _points(run.steps, "loss"), noisy=True),
-                Series("Validation", "validation", _points(run.validations, "loss"), marks=True),
+                Series("Validation", "validation", held_out, marks=True),
             ],
         ),
         chart("terms", "Terms of the loss", parts) if len(parts) > 1 else None,

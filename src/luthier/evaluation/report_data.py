@@ -28,6 +28,7 @@ class Contents:
         steps: one a logged step, in order; of a step logged twice (killed, resumed) the last.
         validations: one a validation, in order.
         warnings: what the run warned of, in order.
+        drawn: answers that were sampled while training, one a logged step.
         evaluation: before and after, ``None`` where the run was not evaluated.
         samples: prompts answered before and after.
         problems: what could not be read, in words.
@@ -41,6 +42,7 @@ class Contents:
     steps: list[Fields]
     validations: list[Fields]
     warnings: list[Fields]
+    drawn: list[Fields]
     evaluation: Fields | None
     samples: list[Fields]
     problems: list[str]
@@ -66,6 +68,7 @@ def read(run: RunDir, *, finishing: bool = False) -> Contents:
         steps=_by_step(events, "step"),
         validations=_by_step(events, "validation"),
         warnings=[event for event in events if event.get("kind") == "warning"],
+        drawn=_by_step(events, "samples"),
         evaluation=_object(run.evaluation, problems),
         samples=_lines(run.samples, problems),
         problems=problems,

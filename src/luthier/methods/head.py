@@ -89,7 +89,7 @@ class Method(PlainMethod):
                 f"'head' trains fresh heads, and task '{pretrained[0]}' reads the language-model "
                 "head, which is pretrained: take lora or full"
             )
-        if all(head.kind in ("lm", "masked_lm") for head in objective.heads):
+        if any(head.kind in ("lm", "masked_lm") for head in objective.heads):
             return (
                 f"'head' trains a fresh head, and '{objective.config.kind}' reads only the "
                 "language-model head, which is pretrained: take lora or full"

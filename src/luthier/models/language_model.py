@@ -111,6 +111,15 @@ class CausalModel(VocabularyModel):
         own = self.base.generation_config.eos_token_id
         return tuple(own) if isinstance(own, list) else () if own is None else (own,)
 
+    def hidden_cached(self, batch: Batch, cache: Any) -> Tensor:
+        """As :meth:`hidden` of a packed batch; every layer's keys and values go to the cache."""
+        assert batch.packed, "a padded batch has no cache"
+        return self._run(batch, cache).flatten(0, 1)[: batch.size]
+
+    def attend_with(self, name: str) -> None:
+        """Another attention from now on; :meth:`hidden` sets its own again."""
+        self._attend(name)
+
     @contextmanager
     def generating(self) -> Iterator[Any]:
         """The module in evaluation mode with transformers' own attention and cache."""

@@ -121,6 +121,14 @@ def activation_bytes(config: Any, *, sixteen_bit: bool, recompute: bool, scored:
     return layers * per_layer + (block if recompute else 0) + 8 * hidden * 4
 
 
+def cached_bytes(config: Any) -> int:
+    """Bytes of a token's keys and values in all layers, in float32."""
+    heads = int(config.num_attention_heads)
+    kv = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return int(config.num_hidden_layers) * 2 * kv * size * 4
+
+
 def inner_size(config: Any) -> int:
     """Width of the feed-forward layers, whatever the architecture calls it."""
     for name in (

@@ -128,9 +128,14 @@ class TrunkModel:
         [states] = seen
         return _ordered(states, batch)
 
-    def _run(self, batch: Batch) -> Tensor:
-        """The trunk's states as it gives them: ``[1, N, H]`` or ``[rows, T, H]``."""
-        extra: dict[str, Any] = {"use_cache": False} if self.causal else {}
+    def _run(self, batch: Batch, cache: Any = None) -> Tensor:
+        """The trunk's states as it gives them: ``[1, N, H]`` or ``[rows, T, H]``.
+
+        A decoder hands its keys and values to a ``cache`` of transformers' kind.
+        """
+        extra: dict[str, Any] = {"use_cache": cache is not None} if self.causal else {}
+        if cache is not None:
+            extra["past_key_values"] = cache
         given: dict[str, Any] = {"input_ids": batch.tokens}
         prompt = soft_prompt(self.module)
         if prompt is not None:

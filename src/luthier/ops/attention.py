@@ -7,8 +7,8 @@ under :data:`NAME` receives it in every layer.
 A root segment needs one plain causal call; neighbours of one length share one. Where a call costs
 more than its arithmetic, neighbours of nearly one length do so too, padded on the right, where
 causality keeps the padding out of every real token. A child's keys are its ancestors' and its
-own, so a prompt shared by several answers is computed once. The row is split once, and every
-call's output lies in its place.
+own, so a prompt shared by several answers is computed once; short answers share a call. The row is
+split once, and every call's output lies in its place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.core.records import SegmentTable
+from luthier.ops.attention_masks import sibling_mask, window_mask
 from luthier.ops.paired_attention import paired_attention
 from luthier.ops.precision import compute_dtype
 
@@ -30,6 +31,9 @@ NAME = "luthier_segments"
 
 #: Roots of different length share a call while padding adds at most this share of tokens.
 _WASTE = 0.15
+
+#: Tokens of siblings up to which they share a call, though they do not see each other.
+_SIBLINGS = 256
 
 #: Keys up to which 16-bit attention on a CPU takes plain products: two to eight times faster.
 _SHORT = 192
@@ -99,7 +103,7 @@ def segment_attention(  # noqa: D417 - the rest of what transformers passes
     outputs = [
         _roots(heads, pieces, number, call, segments.causal)
         if segments.parents[call.first] < 0
-        else _child(heads, pieces, [plan.piece_of[i] for i in segments.path(call.first)], segments)
+        else _children(heads, pieces, plan, call, segments)
         for number, call in enumerate(plan.calls)
         if plan.sizes[number]
     ]
@@ -131,7 +135,7 @@ class _Pieces:
 
 @dataclass(frozen=True)
 class _Call:
-    """Neighbouring roots that share a call, or one segment.
+    """Neighbouring roots or siblings that share a call, or one segment.
 
     Attributes:
         first: the first segment.
@@ -189,13 +193,16 @@ def _padded_up_to(query: Tensor) -> int:
 
 
 def _make_plan(segments: SegmentTable, padded_up_to: int, device: torch.device) -> _Plan:
-    """Childless roots side by side share a call; every other segment has its own."""
+    """Childless roots side by side share a call, and so do few tokens of childless siblings."""
     lengths, parents = segments.lengths, set(segments.parents)
 
     def joins(group: list[int], index: int) -> bool:
-        if any(i in parents or segments.parents[i] >= 0 for i in (group[-1], index)):
-            return False
         together = [lengths[i] for i in (*group, index)]
+        if any(i in parents for i in (group[-1], index)):
+            return False
+        if segments.parents[group[-1]] >= 0 or segments.parents[index] >= 0:
+            siblings = segments.parents[group[-1]] == segments.parents[index]
+            return siblings and sum(together) <= _SIBLINGS
         if min(together) == max(together):
             return True
         real, padded = sum(together), max(together) * len(together)
@@ -208,16 +215,20 @@ def _make_plan(segments: SegmentTable, padded_up_to: int, device: torch.device) 
         else:
             groups.append([index])
     return _Plan(
-        tuple(_make_call(group, lengths, device) for group in groups),
+        tuple(
+            _make_call(group, lengths, device, segments.parents[group[0]] >= 0) for group in groups
+        ),
         tuple(sum(lengths[i] for i in group) for group in groups),
         {group[0]: number for number, group in enumerate(groups)},
     )
 
 
-def _make_call(group: list[int], lengths: Sequence[int], device: torch.device) -> _Call:
+def _make_call(
+    group: list[int], lengths: Sequence[int], device: torch.device, child: bool
+) -> _Call:
     sizes = [lengths[i] for i in group]
-    if min(sizes) == max(sizes):
-        return _Call(group[0], len(group), sizes[0])
+    if min(sizes) == max(sizes) or child:
+        return _Call(group[0], len(group), max(sizes))
     steps, real = torch.arange(max(sizes)), torch.tensor(sizes)[:, None]
     take = (real.cumsum(0) - real) + torch.minimum(steps, real - 1)
     keep = (steps < real).flatten().nonzero()[:, 0]
@@ -245,28 +256,24 @@ def _roots(heads: _Heads, pieces: _Pieces, number: int, call: _Call, causal: boo
     return rows if call.keep is None else rows.index_select(0, call.keep)
 
 
-def _child(heads: _Heads, pieces: _Pieces, path: list[int], segments: SegmentTable) -> Tensor:
-    """Attention of one segment with ancestors, the pieces of its path: rows ``[tokens, A, D]``."""
+def _children(
+    heads: _Heads, pieces: _Pieces, plan: _Plan, call: _Call, segments: SegmentTable
+) -> Tensor:
+    """Attention of siblings that share a call, over themselves and their ancestors: rows."""
+    path = [plan.piece_of[i] for i in segments.path(call.first)]
     query = pieces.query[path[-1]]
     key = torch.cat([pieces.key[number] for number in path], 1)
     value = torch.cat([pieces.value[number] for number in path], 1)
-    mask = window_mask(query.shape[1], key.shape[1], heads.window, segments.causal, key.device)
+    known = f"siblings {call.first} {heads.window} {query.device}"
+    if known not in segments.plans:  # every layer has the same
+        before = key.shape[1] - query.shape[1]
+        lengths = segments.lengths[call.first : call.first + call.count]
+        segments.plans[known] = sibling_mask(
+            before, lengths, heads.window, segments.causal, query.device
+        )
+    mask = segments.plans[known]
     out = attend(query[None], key[None], value[None], mask, False, heads)
     return out[0].transpose(0, 1)
-
-
-def window_mask(
-    queries: int, keys: int, window: int | None, causal: bool, device: torch.device
-) -> Tensor:
-    """Who sees whom when the queries are the last of the keys: ``[queries, keys]`` bool."""
-    distance = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(
-        keys, device=device
-    )
-    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-    if window is not None:
-        # Exclusive bounds: transformers gives bidirectional layers half of their window plus one.
-        mask = mask & (distance.abs() < window)
-    return mask
 
 
 def attend(
