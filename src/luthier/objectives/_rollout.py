@@ -108,7 +108,7 @@ def grouped(
     said = [
         logprob for answer in answers for logprob in answer.logprobs or [0.0] * len(answer.tokens)
     ]
-    table = {
+    table: dict[str, Array] = {
         "position": np.array(position, dtype=np.int64),
         "token": np.array([t for answer in answers for t in answer.tokens], dtype=np.int64),
         "weight": np.ones(sum(sizes), dtype=np.float32),
