@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,10 @@ def make(
     answer = call(__file__, {**job, "skip": options.skip})
     print(f"{job['system']}: {json.dumps(answer)}", file=sys.stderr, flush=True)
     others = [r for r in found["runs"] if any(r[k] != wanted[k] for k in ("system", "repeat"))]
-    found["runs"] = [*others, {**wanted, **answer, "versions": versions()}]
+    found["runs"] = [
+        *others,
+        {**wanted, **answer, "versions": versions() | {"trl": version("trl")}},
+    ]
     found |= {"data": about, "gate": gate, "summary": summary(found["runs"])}
     found["setting"] = {"model": MODEL, "batch_size": BATCH, "learning_rate": RATE, "beta": BETA}
     write(options.output, found)
@@ -142,6 +146,28 @@ def table(found: dict[str, Any]) -> Iterator[str]:
             f"| {name} | {f['tokens_per_second']:,.0f} | {low:,.0f} to {high:,.0f} "
             f"| {ratio:.2f} | {f['train_seconds']:,.1f} | {f['peak_gb']:.2f} GB |"
         )
+
+
+def section(found: dict[str, Any]) -> str:
+    """DPO by both systems."""
+    data, newest, setting = found["data"], found["runs"][-1], found["setting"]
+    return "\n".join(
+        [
+            "## DPO beside TRL",
+            "",
+            f"`{setting['model']}` tuned in full on pairs of hh-rlhf's helpful part that fit into "
+            f"{data['longest']} tokens, in batches of {setting['batch_size']}; the losses and "
+            f"reward margins of the first {len(found['gate'][OURS])} steps agree to {TOLERANCE:g} "
+            "between all rows of the table (`benchmarks/dpo.py`). A token is useful where it is a "
+            "pair's own, its prompt counted once.",
+            "",
+            *table(found["summary"]),
+            "",
+            f"{newest['steps']} steps, float32, {newest['threads']} threads; TRL "
+            f"{newest['versions']['trl']}, torch {newest['versions']['torch']}.",
+            "",
+        ]
+    )
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +246,9 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     parts: list[list[float]] = []
 
     class Ordered(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset  # it is in tokens already
+
         def _get_train_sampler(self, train_dataset: Any = None) -> Rows:
             return Rows(len(train_dataset or self.train_dataset), 0)
 

@@ -24,7 +24,9 @@ def prepare(folder: Path, model: str, kind: str, longest: int, whole: bool) -> d
         model: whose tokens.
         kind: of the objective, with its settings as they come.
         longest: tokens that a prompt with an answer may have.
-        whole: only pairs that fit as they are; else prompts lose their beginning.
+        whole: only pairs that fit as they are, with answers of one turn: of longer ones we learn
+            what the assistant says, and TRL what the user says as well. Else prompts that are too
+            long lose their beginning.
 
     Returns:
         What of the file was used, and what not.
@@ -47,7 +49,7 @@ def prepare(folder: Path, model: str, kind: str, longest: int, whole: bool) -> d
         {"model": model, "objective": kind, "data": {"train": str(source), "max_length": longest}}
     )
     codec = make_codec(recipe, loaded)
-    reader, used, refused, cut = Format(Config()), [], 0, 0
+    reader, used, refused, cut, talks = Format(Config()), [], 0, 0, 0
     for row in (row for each in read(str(source)) for row in each.rows):
         try:
             record: Any = reader.read(row)
@@ -57,7 +59,9 @@ def prepare(folder: Path, model: str, kind: str, longest: int, whole: bool) -> d
             continue
         pieces, lost = fitting(example, objective, codec, "left")
         cut += bool(lost)
-        if not pieces or (whole and lost):
+        several = max(len(record.chosen), len(record.rejected)) > 1
+        talks += several
+        if not pieces or (whole and (lost or several)):
             continue
         used.append((_text(record), _tokens(pieces[0])))
     random.Random(0).shuffle(used)
@@ -71,7 +75,9 @@ def prepare(folder: Path, model: str, kind: str, longest: int, whole: bool) -> d
         "train": len(used) - held,
         "test": held,
         "refused": refused,
-        "left_out" if whole else "cut": cut,
+        "too_long": cut,
+        "of_several_turns": talks,
+        "those_left_out": whole,
         "longest": longest,
     }
 

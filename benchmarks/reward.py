@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,10 @@ def make(
     answer = call(__file__, job)
     print(f"{job['system']}, seed {job['seed']}: {json.dumps(answer)}", file=sys.stderr, flush=True)
     others = [r for r in found["runs"] if any(r[k] != wanted[k] for k in ("system", "seed"))]
-    found["runs"] = [*others, {**wanted, **answer, "versions": versions()}]
+    found["runs"] = [
+        *others,
+        {**wanted, **answer, "versions": versions() | {"trl": version("trl")}},
+    ]
     found |= {"data": about, "gate": gate, "summary": summary(found["runs"])}
     found["setting"] = {"batch_size": BATCH, "learning_rate": RATE, "threads": job["threads"]}
     write(options.output, found)
@@ -127,6 +131,30 @@ def table(found: dict[str, Any]) -> Iterator[str]:
             f"| {name} | {100 * f['accuracy']:.2f} % | {spread} | {f['train_seconds']:,.1f} "
             f"| {f['peak_gb']:.2f} GB |"
         )
+
+
+def section(found: dict[str, Any]) -> str:
+    """A reward model by both systems."""
+    data, newest, setting = found["data"], found["runs"][-1], found["setting"]
+    return "\n".join(
+        [
+            "## A reward model: people's choices between two assistants",
+            "",
+            f"all-MiniLM-L6-v2 on {data['train']:,} pairs of hh-rlhf's helpful part, measured on "
+            f"{data['test']:,} others; texts of at most {data['longest']} tokens "
+            f"({data['too_long']:,} pairs lost the beginning of their prompt, in both systems "
+            "alike). `luthier first` and `trl` have one head and one order: the losses of their "
+            f"first {len(found['gate']['trl'])} steps agree to {TOLERANCE:g} "
+            "(`benchmarks/reward.py`).",
+            "",
+            *table(found["summary"]),
+            "",
+            f"Batches of {setting['batch_size']}, learning rate {setting['learning_rate']:g}, "
+            f"{newest['epochs']} epoch, float32, {setting['threads']} threads; TRL "
+            f"{newest['versions']['trl']}, torch {newest['versions']['torch']}.",
+            "",
+        ]
+    )
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:

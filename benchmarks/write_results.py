@@ -15,11 +15,13 @@ from typing import Any
 
 import banking77
 import distil
+import dpo
 import entities
 import forgetting
 import frozen
 import qlora
 import repurpose
+import reward
 import storybooks
 import translate
 import trl_sft
@@ -45,6 +47,8 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "qlora": qlora.section,
     "storybooks": storybooks.section,
     "trl_sft": trl_sft.section,
+    "reward": reward.section,
+    "dpo": dpo.section,
 }
 
 HEAD = """# Results

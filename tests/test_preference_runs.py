@@ -15,9 +15,11 @@ import torch
 
 import luthier
 from luthier.cli import run as command
+from luthier.core import kinds
 from luthier.core.errors import RecipeError
 from luthier.core.records import Turn
 from luthier.core.rundir import read_lines
+from luthier.retaining import unmeasurable
 from luthier.score import Scorer
 
 KIND, RUDE = "thank you, it is on its way", "no idea"
@@ -260,6 +262,25 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(speaker: str, tmp_path: Path) 
         (again / name).unlink()
     resumed = luthier.train(shorter, resume=again, quiet=True)
     assert steps(resumed)[-1]["loss"] == steps(whole)[-1]["loss"]
+
+
+def test_stopping_early_goes_by_what_is_learned(speaker: str, tmp_path: Path) -> None:
+    """Lower is better of a loss, and not of an accuracy that is only watched."""
+    stop = {"patience": 1, "metric": "reward_accuracy"}
+    asked = recipe(speaker, tmp_path / "run", "dpo")
+    asked["training"] = {**asked["training"], "early_stopping": stop}
+    with pytest.raises(RecipeError, match="reward_accuracy"):
+        luthier.train(asked, quiet=True)
+
+
+def test_old_pairs_have_no_start_to_be_held_against() -> None:
+    dpo, orpo, sft = (
+        kinds.build("objectives", kinds.config("objectives", kind))
+        for kind in ("dpo", "orpo", "sft")
+    )
+    assert "own start" in unmeasurable(dpo, dpo)
+    assert unmeasurable(dpo, sft) == ""
+    assert unmeasurable(orpo, orpo) == ""
 
 
 def test_inspect_and_show_read_preferences(

@@ -20,7 +20,7 @@ from luthier.core.rundir import RunDir, write_text
 from luthier.engine import checkpoint, neftune, optim_8bit, probe, rates, recover
 from luthier.engine.backend import Backend
 from luthier.engine.checkpoint import State
-from luthier.engine.loop import Data, Loop
+from luthier.engine.loop import Data, Loop, divided
 from luthier.engine.online import OnlineLoop
 from luthier.engine.solver import Solver
 from luthier.engine.trackers import Tracker, open_trackers
@@ -349,10 +349,10 @@ def _check_metric(parts: Parts, data: Data) -> None:
         return
     if not data.validation:
         raise RecipeError("training.early_stopping needs data.validation")
-    online = isinstance(parts.objective, OnlineObjective)  # whose loss is the reward's negative
     names = ["loss"]
-    if not online:
-        names += parts.objective.weights(data.collate([data.train[0]]))
+    if not isinstance(parts.objective, OnlineObjective):  # whose loss is the reward's negative
+        terms = parts.objective.weights(data.collate([data.train[0]]))
+        names += divided(parts.objective, terms)[0]  # what is watched may be better above
     if rule.metric not in names:
         raise RecipeError(
             f"training.early_stopping.metric '{rule.metric}': {nearest(rule.metric, names)}"

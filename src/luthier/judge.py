@@ -84,12 +84,13 @@ def judge(folder: RunDir, parts: Parts, say: Say) -> None:
         examples, records = _held_out(parts)
         own = own_texts(parts, say)
         sides: dict[str, Side] = {}
-        asked = isinstance(parts.objective, FrozenColumns) and isinstance(parts.objective, Scoring)
+        objective: Any = parts.objective
+        asked = isinstance(objective, FrozenColumns) and isinstance(objective, Scoring)
         if recipe.evaluation.before or asked:
             say(f"measuring the model before, on {len(records):,} held-out rows")
             loaded = load_model(recipe, parts.objective, parts.train[0], say)
             if asked:  # what answers are worth is said against this model
-                examples = with_columns(loaded.model, parts.objective, examples)
+                examples = with_columns(loaded.model, objective, examples)
             if recipe.evaluation.before:
                 sides["before"] = measured(parts, loaded, examples, records, own)
             del loaded

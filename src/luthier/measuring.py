@@ -103,7 +103,8 @@ def measured(
     if isinstance(parts.objective, Scoring) and isinstance(model, ClassifierModel):
         shown = {record.origin: record for record in records}
         held = score_preferences(model, parts.objective, examples, shown)
-        return Side(held, [], [], _old_answers(parts, model, kept))
+        old = _old(parts, model, kept, lambda rows: score_classes(model, rows))
+        return Side(held, [], [], old)
     if isinstance(model, ClassifierModel):
         texts = {record.origin: spoken(record) for record in records}
         held = score_classes(model, examples, [texts[e.origin] for e in examples])
@@ -127,7 +128,7 @@ def measured(
         losses = []
     else:
         losses = score_losses(model, examples, parts.codec)
-    old = score_losses(model, kept, parts.codec) if kept else []
+    old = _old(parts, model, kept, lambda rows: score_losses(model, rows, parts.codec))
     wanted = _wants_answers(parts)
     count = max(spec.generate_rows if wanted else 0, spec.samples)
     begins, ends = decoder_prompt(parts.codec), parts.codec.end_tokens
@@ -144,14 +145,16 @@ def measured(
     return Side(losses, answers, score_answers(sampler, asked, sampling), old)
 
 
-def _old_answers(parts: Parts, model: ClassifierModel, kept: list[Example]) -> list[Scored]:
-    """A reward model on the rows that it must not forget: answers, or texts with classes."""
+def _old(
+    parts: Parts, model: Any, kept: list[Example], plain: Callable[[list[Example]], list[Scored]]
+) -> list[Scored]:
+    """The rows that the run must not forget: answers by their worth, others as they are."""
     if not kept or parts.retained is None:
         return []
     objective = parts.retained.objective
     if isinstance(objective, Scoring):
         return score_preferences(model, objective, kept, {})
-    return score_classes(model, kept)
+    return plain(kept)
 
 
 def _of_tasks(
