@@ -35,7 +35,7 @@ from luthier.core.errors import UserError
 Maker = Callable[[Any], Callable[[Any], Any]]
 
 #: Seconds of work before processes are started for the rest.
-AFTER = 5.0
+AFTER = 15.0
 #: More of them wait for the process that hands out the work.
 _MOST = 8
 #: Pieces that are under way at once for each.
