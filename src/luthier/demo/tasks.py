@@ -17,7 +17,7 @@ from random import Random
 Row = dict[str, str]
 
 #: Largest number in a sum; digits of a list to sort.
-LARGEST, LENGTH = 50, 4
+LARGEST, LENGTH = 20, 4
 #: Share of the tasks of each kind that are for testing.
 TEST = 0.15
 
