@@ -11,6 +11,7 @@ _FOLDERS = {
     "objectives": "objectives",
     "methods": "methods",
     "metrics": "metrics",
+    "rewards": "rewards",
     "formats": "data/formats",
     "cleaners": "data/cleaners",
     "augmenters": "data/augmenters",
@@ -29,7 +30,7 @@ def listing(
         ),
     ] = None,
 ) -> None:
-    """List objectives, methods, metrics, formats and the like.
+    """List objectives, methods, metrics, rewards, formats and the like.
 
     WHAT is one of these words; all of them are listed without it.
     """
