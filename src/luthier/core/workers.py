@@ -12,7 +12,6 @@ their pipes is pickled by one process of ours for another and never lies on a di
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import struct
@@ -23,7 +22,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
@@ -51,23 +50,6 @@ def processes(asked: int | Literal["auto"]) -> int:
     known = getattr(os, "sched_getaffinity", None)
     count = len(known(0)) if known else os.cpu_count() or 1
     return max(1, min(_MOST, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Leaves the garbage collector out of short work that makes much and keeps most of it.
-
-    It would go through all records again and again: a seventh of the time of putting them into
-    tokens.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class DiedError(UserError):

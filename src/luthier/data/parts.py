@@ -12,6 +12,7 @@ from luthier.core.contracts import Objective
 from luthier.core.contracts_data import DataModels
 from luthier.core.contracts_tasks import Tasked
 from luthier.core.errors import DataError
+from luthier.core.garbage import uncollected
 from luthier.core.marks import bare, mark, with_task
 from luthier.core.recipe import DataSpec
 from luthier.core.recipe_parts import SubsetSpec
@@ -127,7 +128,8 @@ def _read_part(
     *,
     mixture: bool = False,
 ) -> Part:
-    entries = [_read_entry(each, spec, objective, say) for each in readings]
+    with uncollected():
+        entries = [_read_entry(each, spec, objective, say) for each in readings]
     mixed = _entry_of(entries) if mixture else {}
     records = [record for entry in entries for record in entry.records]
     formats = tuple(words for entry in entries for words in entry.formats)

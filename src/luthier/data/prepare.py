@@ -18,9 +18,10 @@ from luthier.core.contracts_tasks import BY_TASK, Tasked, named
 from luthier.core.contracts_text import Looking, Windowed
 from luthier.core.errors import DataError, Fault, UserError
 from luthier.core.findings import Finding, Findings
+from luthier.core.garbage import set_aside, uncollected
 from luthier.core.recipe import DataSpec
 from luthier.core.records import Example, Record
-from luthier.core.workers import processes, shared, uncollected
+from luthier.core.workers import processes, shared
 from luthier.data.contents import characters
 from luthier.data.length import Cut, fit
 from luthier.data.length_pairs import fit_pair, source_frame
@@ -95,7 +96,7 @@ def _made_in(folder: Path, part: Part, spec: DataSpec, told: _Told) -> dict[str,
     cut, faults, findings = Cut(), list[Fault](), Findings()
     events: Counter[str] = Counter()
     pieces = _pieces(part.records)
-    with StoreWriter(folder) as writer:
+    with set_aside(), StoreWriter(folder) as writer:
         for made in shared(f"{__name__}:encoder", told, pieces, processes(spec.workers)):
             cut = cut + made.cut
             faults.extend(made.faults)

@@ -29,7 +29,8 @@ class Metric:
     >>> from luthier.core.records import Origin
     >>> metric = Metric()
     >>> metric.update(Scored(Origin("test", 1), scores=np.zeros(2, dtype=np.float32)))
-    >>> round(float(metric.reduce("preference_log_loss", metric.rows()["preference_log_loss"])), 4)
+    >>> totals = metric.rows()["preference_log_loss"].sum(0)
+    >>> round(float(metric.reduce("preference_log_loss", totals)), 4)
     0.6931
     """
 

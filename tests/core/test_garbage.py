@@ -1,0 +1,36 @@
+"""The collector is as it was once work without it is over, however that ended."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from luthier.core.garbage import set_aside, uncollected
+
+
+def test_the_collector_comes_back() -> None:
+    with pytest.raises(ValueError, match="stop"), uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+        raise ValueError("stop")
+    assert gc.isenabled()
+
+
+def test_one_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_what_was_set_aside_is_looked_at_again() -> None:
+    with pytest.raises(ValueError, match="stop"), set_aside():
+        assert gc.get_freeze_count() > 0
+        raise ValueError("stop")
+    assert gc.get_freeze_count() == 0
