@@ -26,6 +26,8 @@ from typing import Any
 
 from side_by_side import call, encoder, processor, versions
 
+from luthier.core.words import many
+
 # torch is imported by the workers alone: each begins from nothing.
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,7 +175,7 @@ def section(found: dict[str, Any]) -> str:
             "github.com/clinc/oos-eval), all-MiniLM-L6-v2, "
             f"{found['epochs']} epochs of batches of {found['batch_size']}, "
             f"{found['precision']}, one thread of {found['machine']['cpu']}; seconds of the "
-            f"processor, medians of {found['repeats']} runs.",
+            f"processor, medians of {many(found['repeats'], 'run')}.",
             "",
             *table(found),
             "",
