@@ -265,7 +265,8 @@ def test_a_run_is_not_taken_for_a_recipe(
 
 
 @pytest.mark.parametrize(
-    "what", ["objectives", "methods", "metrics", "formats", "cleaners", "augmenters", "recipes"]
+    "what",
+    ["objectives", "methods", "metrics", "rewards", "formats", "cleaners", "augmenters", "recipes"],
 )
 def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["list", what]) == 0
@@ -274,6 +275,7 @@ def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
         "objectives": "sft",
         "methods": "lora",
         "metrics": "perplexity",
+        "rewards": "exact",
         "formats": "messages",
         "cleaners": "whitespace",
         "augmenters": "word_swap",
@@ -290,6 +292,7 @@ def test_list_without_a_word_lists_everything(capsys: pytest.CaptureFixture[str]
         "Objectives",
         "Methods",
         "Metrics",
+        "Rewards",
         "Formats",
         "Cleaners",
         "Augmenters",

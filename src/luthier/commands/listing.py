@@ -30,7 +30,7 @@ def listing(
         ),
     ] = None,
 ) -> None:
-    """List objectives, methods, metrics, rewards, formats and the like.
+    """List objectives, methods, rewards, formats and the like.
 
     WHAT is one of these words; all of them are listed without it.
     """
