@@ -50,8 +50,15 @@ def find_recipe(name: str) -> Path:
             cure=f"its recipe is {path / 'recipe.yaml'}; to continue it: "
             f"luthier train --resume {name}",
         )
-    if path.exists():
-        return path
+    return path if path.exists() else ready_recipe(name)
+
+
+def ready_recipe(name: str) -> Path:
+    """A ready recipe's file, whatever else goes by its name.
+
+    Raises:
+        RecipeError: there is none.
+    """
     place = folder()
     if place is not None and name.removesuffix(".yaml") in names():
         return place / f"{name.removesuffix('.yaml')}.yaml"

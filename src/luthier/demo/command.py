@@ -15,7 +15,7 @@ from luthier.core.recipe import load
 from luthier.core.rundir import RunDir
 from luthier.demo import preferences
 from luthier.demo.support import write
-from luthier.ready import find_recipe
+from luthier.ready import ready_recipe
 from luthier.run import Run, train
 
 #: Questions that training never saw, answered by both models at the end.
@@ -41,7 +41,7 @@ def run(output: str | None = None, quiet: bool = False) -> Run:
     files = write(data)
     preferences.write(data)  # for recipes/reward.yaml
     recipe = load(
-        find_recipe("demo"),
+        ready_recipe("demo"),
         [
             f"data.train={files['train']}",
             f"data.validation={files['test']}",
